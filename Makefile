@@ -1,0 +1,81 @@
+# Everything a developer does, each target by itself: the ones that need the environment make it.
+# On a new machine this needs Python, make and the package index that pip is set up for.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+LOCK_VENV := build/lock-venv
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install run test check format bench coverage lock clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## Make .venv with everything in it; quick when nothing changed.
+
+# The stamp is written last, so an interrupted install is done again. Every file comes from the
+# index by its hash; the project itself is built with what the lock brought, asking nobody.
+$(INSTALLED): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Orderkeep needs Python 3.11 or newer, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)" >&2; \
+	  echo "Name a newer one, for example: make install PYTHON=python3.12" >&2; \
+	  exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "Python's venv module is missing; Debian and Ubuntu have it in the package python3-venv." >&2; \
+	  exit 2; }
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  --requirement requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index \
+	  --no-build-isolation --editable .
+	@touch $@
+
+run: install ## Start the service, by default on port 8080 with its data in ./orderkeep-data.
+	@exec $(BIN)/orderkeep run
+
+test: install ## Run every test; PYTEST_ARGS="-k word" for some of them.
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: install ## Hold the code to its rules: lint, format, types, imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Put the code into its format, and mend what the linter can mend.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## Measure; see bench/.
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+coverage: install ## Run every test and show which lines and branches none of them reached.
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)
+	$(BIN)/coverage report
+
+# Resolved with the oldest Python that is supported: what only newer ones need would be missing
+# otherwise. Run it after every change of a dependency, and commit both files.
+lock: ## Choose the newest allowed versions again and pin them by hash (needs Python 3.11).
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "Locks are made with Python 3.11: make lock PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(LOCK_VENV)
+	$(LOCK_VENV)/bin/python -m pip install --quiet 'pip-tools>=7.6,<8'
+	$(LOCK_VENV)/bin/python -c 'import tomllib; \
+	  project = tomllib.load(open("pyproject.toml", "rb")); \
+	  print(*project["dependency-groups"]["dev"], sep="\n")' > build/dev.in
+	$(PIP_COMPILE) --output-file requirements.lock pyproject.toml
+	$(PIP_COMPILE) --constraint requirements.lock --output-file requirements-dev.lock \
+	  pyproject.toml build/dev.in
+
+# No address of an index, and nothing of this machine's set-up of pip, goes into a lock.
+PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --upgrade \
+  --generate-hashes --strip-extras --allow-unsafe --no-emit-options --no-emit-index-url \
+  --no-emit-find-links --no-emit-trusted-host
+
+clean: ## Remove what the other targets made, but no data.
+	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache \
+	  .pytest_cache .ruff_cache
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
