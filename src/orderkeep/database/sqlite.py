@@ -1,0 +1,241 @@
+"""The embedded engine: one SQLite file in WAL mode, one writer thread, a few reader threads.
+
+Invariant: a transaction that `transact` answered is on disk (`synchronous=FULL`), and at most one
+is open for writing in this process. A crash before the commit leaves no trace of it; a crash after
+it, before the answer, leaves all of it: callers tell the two apart by their own keys.
+
+The writer thread drives the coroutine of a transaction itself, without an event loop: every method
+of the transaction answers at once, so the coroutine runs to its end in one go. Two things follow.
+A statement costs no hop between threads, and a transaction that awaits anything but the database
+(a socket, a sleep, a lock) cannot be driven and fails: no network call inside a transaction.
+"""
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar, cast
+
+from sqlalchemy import select
+from sqlalchemy.dialects import sqlite as sqlite_dialect
+
+from orderkeep.database.statement import DatabaseNow, RowStatement, Statement
+from orderkeep.database.transaction import (
+    ConstraintViolatedError,
+    Parameter,
+    ReadTransaction,
+    Row,
+    StoreUnavailableError,
+    Transaction,
+    Value,
+)
+from orderkeep.failure_points import reach
+from orderkeep.instant import Instant
+
+T = TypeVar("T")
+
+# 3.35 brought RETURNING, the newest thing the statements need.
+SQLITE_VERSION_MIN = (3, 35, 0)
+
+# Command-line tools write beside a running service; each waits this long for its turn.
+BUSY_TIMEOUT_S = 5.0
+
+# Readers serve HTTP look-ups and reports; more than a few only take turns on the interpreter lock.
+READER_COUNT = 4
+
+_DIALECT = sqlite_dialect.dialect(paramstyle="named")
+
+# Every distinct statement of the service, with room to spare: a miss costs a parse.
+_CACHED_STATEMENTS_COUNT = 512
+
+_NOW = Statement(select(DatabaseNow().label("now")))
+
+# The codes that say "not now": the database is held, full, unreachable, or its disk is failing.
+_UNAVAILABLE_CODES = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+
+
+class SqliteTransaction:
+    """One open transaction on one connection; it lives inside one thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.callbacks: list[Callable[[], None]] = []
+
+    async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
+        """Return every row that the statement yields."""
+        return cast("list[Row]", self._run(statement, parameters).fetchall())  # sqlite3.Row
+
+    async def fetch_one(self, statement: Statement, **parameters: Parameter) -> Row | None:
+        """Return the first row that the statement yields, or None."""
+        return cast("Row | None", self._run(statement, parameters).fetchone())  # sqlite3.Row
+
+    async def now(self) -> Instant:
+        """Return the database's clock, exact to the millisecond."""
+        row = self._run(_NOW, {}).fetchone()
+        return Instant(row["now"])
+
+    async def execute(self, statement: Statement, **parameters: Parameter) -> int:
+        """Run a statement and return how many rows it changed."""
+        return self._run(statement, parameters).rowcount
+
+    async def execute_rows(
+        self, statement: RowStatement, rows: Sequence[Mapping[str, Value]]
+    ) -> None:
+        """Run the statement once for each row."""
+        if not rows:
+            return
+        compiled = statement.compiled_for(_DIALECT)
+        if compiled.defaults.keys() - rows[0].keys():
+            rows = [{**compiled.defaults, **row} for row in rows]
+        self._connection.executemany(compiled.sql, rows)
+
+    async def fetch_rows(
+        self, statement: RowStatement, rows: Sequence[Mapping[str, Value]]
+    ) -> list[Row]:
+        """Run the statement once for each row and return what it yields."""
+        yielded: list[Row] = []
+        for row in rows:
+            yielded.extend(self._run(statement, row).fetchall())
+        return yielded
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Keep the callback for the event loop to call once the commit is certain."""
+        self.callbacks.append(callback)
+
+    def _run(self, statement: Statement, parameters: Mapping[str, Parameter]) -> sqlite3.Cursor:
+        compiled = statement.compiled_for(_DIALECT)
+        values = {**compiled.defaults, **parameters}
+        for name in compiled.lists:
+            values[name] = json.dumps(values[name])
+        return self._connection.execute(compiled.sql, values)
+
+
+class SqliteDatabase:
+    """One SQLite file, served to one event loop."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the file; it is opened, and made if it is missing, with the first transaction."""
+        self._path = path
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
+        self._readers = ThreadPoolExecutor(READER_COUNT, thread_name_prefix="sqlite-reader")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run the work on the writer thread, commit it, and return its answer."""
+        loop = asyncio.get_running_loop()
+        answer, callbacks = await loop.run_in_executor(self._writer, self._transact, work)
+        for callback in callbacks:
+            callback()
+        return answer
+
+    async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
+        """Run the work on a snapshot, on a reader thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read, work)
+
+    async def close(self) -> None:
+        """Finish the transactions in hand and close the file."""
+        self._writer.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
+        for connection in self._connections:
+            connection.close()
+
+    def _transact(
+        self, work: Callable[[Transaction], Awaitable[T]]
+    ) -> tuple[T, list[Callable[[], None]]]:
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                transaction = SqliteTransaction(connection)
+                answer = _drive(work(transaction))
+                reach("database.before_commit")
+                connection.execute("COMMIT")
+                reach("database.after_commit")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+        return answer, transaction.callbacks
+
+    def _read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                return _drive(work(SqliteTransaction(connection)))
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = open_connection(self._path)
+            self._local.connection = connection
+            self._connections.append(connection)
+        return connection
+
+
+def open_connection(path: Path) -> sqlite3.Connection:
+    """Return a connection set up the way every user of the file must be.
+
+    Raises:
+        StoreUnavailableError: the library is too old, or the file cannot be opened.
+    """
+    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
+        message = f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed"
+        raise StoreUnavailableError(message)
+    try:
+        connection = sqlite3.connect(
+            path,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_CACHED_STATEMENTS_COUNT,
+        )
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+    except sqlite3.Error as error:
+        raise _translated(error) from error
+    return connection
+
+
+def _drive(work: Awaitable[T]) -> T:
+    coroutine = cast("Coroutine[object, None, T]", work)  # async functions return coroutines
+    try:
+        coroutine.send(None)
+    except StopIteration as finished:
+        return cast("T", finished.value)  # StopIteration is not generic
+    coroutine.close()
+    message = "a transaction awaited something other than the database"
+    raise RuntimeError(message)
+
+
+def _translated(error: sqlite3.Error) -> Exception:
+    # Extended codes (SQLITE_IOERR_WRITE ...) carry the primary code in their low byte.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _UNAVAILABLE_CODES:
+        return StoreUnavailableError(f"SQLite cannot serve now: {error}")
+    if code == sqlite3.SQLITE_CONSTRAINT:
+        return ConstraintViolatedError(str(error))
+    return error
