@@ -1,0 +1,157 @@
+"""What a dispatcher asks of an outbox: what may go now, and how it went."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import and_, bindparam, func, or_, select, update
+
+from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value, written_out
+from orderkeep.database.transaction import ReadTransaction, Row, Transaction
+from orderkeep.instant import MICROSECONDS_PER_SECOND, Instant
+from orderkeep.messaging.column_text import clean_start
+from orderkeep.messaging.headers import decode_headers
+from orderkeep.messaging.message import Message
+from orderkeep.messaging.tables import ServiceTables
+
+_ERROR_LENGTH_MAX = 500
+
+# Written out in the statements: partial indexes serve no parameter.
+_PENDING = written_out("pending")
+_FAILED = written_out("failed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRow:
+    """An outbox row that may go now.
+
+    Attributes:
+        attempts: How often it was refused so far.
+    """
+
+    id: int
+    aggregate_id: str
+    attempts: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A row that the broker refused by itself, and what follows from it."""
+
+    id: int
+    detail: str
+    not_before: Instant
+    is_parked: bool
+
+
+class OutboxReading:
+    """The statements of one outbox's dispatcher."""
+
+    def __init__(self, tables: ServiceTables) -> None:
+        """Read and settle the rows of the tables' outbox."""
+        table = tables.outbox
+        earlier = table.alias("earlier")
+        is_first_in_line = ~(
+            select(earlier.c.id)
+            .where(
+                earlier.c.aggregate_id == table.c.aggregate_id,
+                earlier.c.route == table.c.route,
+                earlier.c.ordered,
+                earlier.c.state.in_([_PENDING, _FAILED]),
+                earlier.c.sequence <= table.c.sequence,
+                # Among equals, which no careful service makes, the first that was appended.
+                or_(earlier.c.sequence < table.c.sequence, earlier.c.id < table.c.id),
+            )
+            .exists()
+        )
+        self._ready = Statement(
+            select(table)
+            .where(
+                table.c.state == _PENDING,
+                table.c.not_before <= bindparam("now"),
+                ~is_any_of(table.c.route, "paused_routes"),
+                or_(~table.c.ordered, is_first_in_line),
+            )
+            .order_by(table.c.not_before, table.c.id)
+            .limit(bindparam("limit"))
+        )
+        self._next_due = Statement(
+            select(func.min(table.c.not_before).label("not_before")).where(
+                and_(table.c.state == _PENDING, table.c.not_before > bindparam("now"))
+            )
+        )
+        self._settle_sent = Statement(
+            update(table)
+            .where(is_any_of(table.c.id, "ids"), table.c.state == _PENDING)
+            .values(state="sent", sent_at=bindparam("now"), last_error=None)
+        )
+        self._settle_refused = RowStatement(
+            update(table)
+            .where(table.c.id == row_value("row_id", table.c.id.type), table.c.state == _PENDING)
+            .values(
+                state=row_value("new_state", table.c.state.type),
+                attempts=table.c.attempts + 1,
+                not_before=row_value("next_not_before", table.c.not_before.type),
+                last_error=row_value("error", table.c.last_error.type),
+            )
+        )
+
+    async def ready(
+        self, transaction: ReadTransaction, *, paused_routes: Sequence[str], limit: int
+    ) -> tuple[list[PendingRow], float | None]:
+        """Return what may go now, longest due first; or else in how many seconds something may.
+
+        Of the ordered rows of one aggregate and route only the earliest may go, and none while an
+        earlier one is parked.
+        """
+        now = await transaction.now()
+        rows = await transaction.fetch_all(
+            self._ready, now=now, paused_routes=paused_routes, limit=limit
+        )
+        if rows:
+            return [_pending_row(row) for row in rows], 0.0
+        following = await transaction.fetch_one(self._next_due, now=now)
+        assert following is not None
+        if following["not_before"] is None:
+            return [], None
+        return [], (following["not_before"] - now) / MICROSECONDS_PER_SECOND
+
+    async def settle_sent(
+        self, transaction: Transaction, ids: Sequence[int], *, now: Instant
+    ) -> None:
+        """Settle rows that the broker confirmed; what was discarded meanwhile stays so."""
+        if ids:
+            await transaction.execute(self._settle_sent, ids=sorted(ids), now=now)
+
+    async def settle_refused(self, transaction: Transaction, refused: Sequence[Refused]) -> None:
+        """Let refused rows wait for their next try, or park them."""
+        await transaction.execute_rows(
+            self._settle_refused,
+            [
+                {
+                    "row_id": row.id,
+                    "new_state": "failed" if row.is_parked else "pending",
+                    "next_not_before": row.not_before,
+                    "error": clean_start(row.detail, length_max=_ERROR_LENGTH_MAX),
+                }
+                for row in sorted(refused, key=lambda row: row.id)
+            ],
+        )
+
+
+def _pending_row(row: Row) -> PendingRow:
+    return PendingRow(
+        id=row["id"],
+        aggregate_id=row["aggregate_id"],
+        attempts=row["attempts"],
+        message=Message(
+            route=row["route"],
+            message_id=row["message_id"],
+            type=row["type"],
+            body=row["body"],
+            headers=decode_headers(row["headers"]),
+            published_at=row["created_at"],
+            deliver_at=row["deliver_at"],
+            order_key=row["aggregate_id"] if row["ordered"] else None,
+        ),
+    )

@@ -1,0 +1,180 @@
+"""What the queue on the database promises beyond the port."""
+
+import asyncio
+import json
+import uuid
+from typing import Any
+
+import pytest
+from sqlalchemy.dialects import sqlite
+
+from orderkeep.database.statement import Statement
+from orderkeep.messaging import LeaseLostError, Message
+from orderkeep.messaging import queue_messages as queue
+from orderkeep.messaging.database_queue import DatabaseQueue
+from orderkeep.messaging.outbox_reading import OutboxReading
+from tests.integration.messaging.shop_kernel import SHOP, TOPOLOGY, Shop
+
+
+def message(number: int, **changed) -> Message:
+    values: dict[str, Any] = {
+        "route": "parcels",
+        "message_id": f"m{number}",
+        "type": "parcel.packed",
+        "body": b"body",
+        "headers": {},
+        "published_at": 1_700_000_000_000_000,
+    }
+    return Message(**(values | changed))
+
+
+@pytest.fixture
+async def short_leases(shop: Shop) -> DatabaseQueue:
+    """The queue as another process would see it, with leases of a moment."""
+    broker = DatabaseQueue(
+        shop.database, new_token=lambda: str(uuid.uuid4()), poll_interval_s=300, lease_s=0.2
+    )
+    await broker.declare(TOPOLOGY)
+    return broker
+
+
+async def take(consumption, *, count_max: int = 100):
+    async with asyncio.timeout(10):
+        return await consumption.take(count_max=count_max)
+
+
+async def test_a_lease_that_ran_out_lets_another_consumer_take_over(
+    short_leases: DatabaseQueue,
+):
+    await short_leases.publish([message(1)])
+    slow = await short_leases.consume("parcels", prefetch=10)
+    quick = await short_leases.consume("parcels", prefetch=10)
+    await take(slow)
+
+    # The poll comes after 300 s: the end of the lease itself is what wakes.
+    (taken,) = await take(quick)
+
+    assert taken.message_id == b"m1"
+    assert taken.redelivered
+
+
+async def test_who_lost_a_lease_cannot_acknowledge(short_leases: DatabaseQueue, shop: Shop):
+    await short_leases.publish([message(1), message(2)])
+    slow = await short_leases.consume("parcels", prefetch=10)
+    quick = await short_leases.consume("parcels", prefetch=1)
+    in_hand = await take(slow)
+    await take(quick)
+
+    with pytest.raises(LeaseLostError):
+        await shop.database.transact(
+            lambda transaction: slow.acknowledge_within(transaction, in_hand)
+        )
+
+    assert len(await shop.rows("SELECT 1 FROM queue_messages")) == 2
+
+
+async def test_who_lost_a_lease_gives_back_only_what_is_still_its_own(
+    short_leases: DatabaseQueue, shop: Shop
+):
+    await short_leases.publish([message(1), message(2)])
+    slow = await short_leases.consume("parcels", prefetch=10)
+    quick = await short_leases.consume("parcels", prefetch=1)
+    in_hand = await take(slow)
+    await take(quick)
+
+    await slow.give_back(in_hand)
+
+    rows = await shop.rows(
+        "SELECT message_id, lease_owner IS NULL AS is_free FROM queue_messages ORDER BY id"
+    )
+    assert [tuple(row) for row in rows] == [("m1", 0), ("m2", 1)]
+
+
+async def test_what_is_not_in_hand_cannot_be_acknowledged(shop: Shop):
+    await shop.broker.publish([message(1)])
+    consumption = await shop.broker.consume("parcels", prefetch=10)
+    in_hand = await take(consumption)
+    await consumption.give_back(in_hand)
+
+    with pytest.raises(LeaseLostError):
+        await shop.database.transact(
+            lambda transaction: consumption.acknowledge_within(transaction, in_hand)
+        )
+
+
+async def test_what_is_given_back_does_not_count_as_delivered(shop: Shop):
+    await shop.broker.publish([message(1)])
+    consumption = await shop.broker.consume("parcels", prefetch=10)
+    await consumption.give_back(await take(consumption))
+
+    (again,) = await take(consumption)
+
+    assert not again.redelivered
+
+
+async def test_releasing_all_leases_tells_how_many_there_were(shop: Shop):
+    await shop.broker.publish([message(1), message(2), message(3)])
+    consumption = await shop.broker.consume("parcels", prefetch=2)
+    await take(consumption)
+
+    assert isinstance(shop.broker, DatabaseQueue)
+    assert await shop.broker.release_all_leases() == 2
+    assert await shop.broker.release_all_leases() == 0
+
+
+async def test_the_poll_finds_what_another_process_published(
+    shop: Shop, short_leases: DatabaseQueue
+):
+    consumption = await shop.broker.consume("parcels", prefetch=10)
+    taking = asyncio.create_task(consumption.take(count_max=10))
+    await asyncio.sleep(0)
+
+    await short_leases.publish([message(1)])
+
+    async with asyncio.timeout(10):
+        assert [delivery.message_id for delivery in await taking] == [b"m1"]
+
+
+async def test_a_publish_is_all_or_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "orderkeep.messaging.database_queue.published_row",
+        lambda message, *, queue, now: (
+            {"queue": queue, "order_key": None}
+            | dict.fromkeys(("type", "body", "headers"), b"")
+            | {"message_id": None if message.message_id == "m2" else "m", "published_at": now}
+            | {"due_at": now, "delivery_count": 0}
+        ),
+    )
+
+    with pytest.raises(Exception, match="NOT NULL"):
+        await shop.broker.publish([message(1), message(2)])
+
+    assert await shop.rows("SELECT 1 FROM queue_messages") == []
+
+
+STATEMENTS: dict[str, tuple[Statement, dict[str, Any]]] = {
+    "take": (queue.TAKE, {"queue": "parcels", "now": 9, "token": "t", "new_lease_until": 9}),
+    "next due": (queue.NEXT_DUE_AT, {"queue": "parcels", "now": 9}),
+    "next lease": (queue.NEXT_LEASE_END, {"queue": "parcels", "now": 9}),
+    "acknowledge": (queue.ACKNOWLEDGE, {"ids": [1], "token": "t"}),
+    "give back": (queue.GIVE_BACK, {"ids": [1], "token": "t"}),
+    "ready": (OutboxReading(SHOP)._ready, {"now": 9, "paused_routes": [], "limit": 100}),
+    "next not before": (OutboxReading(SHOP)._next_due, {"now": 9}),
+    "settle": (OutboxReading(SHOP)._settle_sent, {"now": 9, "ids": [1]}),
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_no_statement_of_the_hot_path_reads_a_whole_table(shop: Shop, name: str):
+    statement, parameters = STATEMENTS[name]
+    compiled = statement.compiled_for(sqlite.dialect(paramstyle="named"))
+    values = {**compiled.defaults, "count_max": 100, **parameters}
+    named = {key: json.dumps(value) for key, value in values.items() if isinstance(value, list)}
+
+    async def explain(transaction):
+        plan = f"EXPLAIN QUERY PLAN {compiled.sql}"
+        return transaction._connection.execute(plan, values | named).fetchall()
+
+    steps = [row["detail"] for row in await shop.database.transact(explain)]
+    assert steps
+    assert [step for step in steps if "SCAN" in step and "json_each" not in step] == []
