@@ -1,0 +1,54 @@
+"""Every exchange, queue and binding, as data; the names stand beside the bodies they carry.
+
+A route is the name of an exchange or of a queue. A timeout check is routed to its queue; the
+exchange `order.timeout.delayed` is a way to hold it until it is due, and which way is taken is the
+broker's own business.
+"""
+
+from orderkeep.contracts import (
+    cart_sync,
+    order_events,
+    order_timeout_dlq,
+    order_timeout_queue,
+    payment_opened_notify,
+    payment_refund_request,
+    payment_refund_result,
+    payment_success_notify,
+)
+from orderkeep.messaging.broker import Binding, Exchange, ExchangeType, Queue, Topology
+
+TIMEOUT_EXCHANGE = "order.timeout.delayed"
+ORDER_EVENTS_EXCHANGE = order_events.EXCHANGE
+
+# Every order event: `order.created`, `order.paid`, and what may come.
+ORDER_EVENTS_KEY = "order.#"
+
+TOPOLOGY = Topology(
+    queues=(
+        Queue(name=order_timeout_queue.QUEUE, is_delayed=True),
+        Queue(name=cart_sync.QUEUE),
+        Queue(name=payment_success_notify.QUEUE),
+        Queue(name=order_timeout_dlq.QUEUE),
+        Queue(name=order_events.QUEUE_OUTBOX),
+        Queue(name=order_events.QUEUE_PAYMENT),
+        Queue(name=payment_refund_request.QUEUE),
+        Queue(name=payment_refund_result.QUEUE),
+        Queue(name=payment_opened_notify.QUEUE),
+    ),
+    exchanges=(
+        Exchange(name=TIMEOUT_EXCHANGE, type=ExchangeType.DIRECT),
+        Exchange(name=ORDER_EVENTS_EXCHANGE, type=ExchangeType.TOPIC),
+    ),
+    bindings=(
+        Binding(
+            exchange=ORDER_EVENTS_EXCHANGE,
+            queue=order_events.QUEUE_OUTBOX,
+            routing_key=ORDER_EVENTS_KEY,
+        ),
+        Binding(
+            exchange=ORDER_EVENTS_EXCHANGE,
+            queue=order_events.QUEUE_PAYMENT,
+            routing_key=ORDER_EVENTS_KEY,
+        ),
+    ),
+)
