@@ -1,0 +1,127 @@
+"""The intake: concurrent requests for orders are gathered and decided in one commit.
+
+A row of stock that everyone wants is held from its lock to the end of its commit, so one commit
+for each order makes a popular SKU slow. Here, while one batch commits, the next gathers: no timer,
+no delay at low load (a batch of one is the same code), and one commit for as many as are waiting.
+
+Invariant: a request gets its answer after the commit that holds its order, never before. A client
+that hangs up changes nothing: its order is decided with its batch. A batch that fails for a reason
+of its own (a broken rule of the schema, a bug met by one request) is run again one by one, so a
+request fails alone. A crash at any point loses only requests that nobody has answered.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from orderkeep.database.transaction import StoreUnavailableError
+from orderkeep.failure_points import reach
+from orderkeep.orders.place_orders import Answer, PlaceOrder
+from orderkeep.refusal import Refusal
+
+log = structlog.get_logger()
+
+# Opens a transaction, places the orders in it, commits, and returns one answer for each request.
+PlaceBatch = Callable[[Sequence[PlaceOrder]], Awaitable[Sequence[Answer]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    request: PlaceOrder
+    answer: asyncio.Future[Answer]
+
+
+class Intake:
+    """Gathers requests and answers each after its batch's commit."""
+
+    def __init__(
+        self, place_batch: PlaceBatch, *, batch_size_max: int, waiting_count_max: int
+    ) -> None:
+        """Gather for the given way to place a batch.
+
+        Args:
+            batch_size_max: Orders decided in one commit, at least 1.
+            waiting_count_max: Requests that may wait; one more is refused as `overloaded`.
+        """
+        self._place_batch = place_batch
+        self._batch_size_max = batch_size_max
+        self._waiting_count_max = waiting_count_max
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._is_closed = False
+
+    async def place(self, request: PlaceOrder) -> Answer:
+        """Wait for the request's turn and return its answer, once that is committed.
+
+        Raises:
+            Refusal: `overloaded`, when too many requests wait already.
+            StoreUnavailableError: the database cannot serve now.
+        """
+        if self._is_closed:
+            raise _shutting_down()
+        if len(self._waiting) >= self._waiting_count_max:
+            code = "overloaded"
+            raise Refusal(code, "Too many orders are waiting to be placed; try again shortly.")
+        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._arrived.set()
+        return await waiting.answer
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Place batches until told to stop and nobody waits any more; it may be run again."""
+        self._is_closed = False
+        stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _done: self._arrived.set())
+        try:
+            while self._waiting or not stop.is_set():
+                if not self._waiting:
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                    continue
+                count = min(len(self._waiting), self._batch_size_max)
+                await self._settle([self._waiting.popleft() for _ in range(count)])
+        finally:
+            self._is_closed = True
+            stopping.cancel()
+            while self._waiting:
+                _fail(self._waiting.popleft(), _shutting_down())
+
+    async def _settle(self, batch: Sequence[_Waiting]) -> None:
+        reach("intake.before_batch")
+        try:
+            await self._answer(batch)
+        except StoreUnavailableError as error:
+            for waiting in batch:
+                _fail(waiting, error)
+        except Exception as error:
+            if len(batch) == 1:
+                _fail(batch[0], error)
+                return
+            # Whatever it is, it is one request's: find out whose.
+            log.warning("intake_batch_failed", request_count=len(batch), exc_info=error)
+            for waiting in batch:
+                await self._settle([waiting])
+        finally:
+            # Cut off in the middle: the orders may be committed or not. Who asks again with the
+            # same key is told which.
+            for waiting in batch:
+                _fail(waiting, _shutting_down())
+
+    async def _answer(self, batch: Sequence[_Waiting]) -> None:
+        answers = await self._place_batch([waiting.request for waiting in batch])
+        reach("intake.after_batch")
+        for waiting, answer in zip(batch, answers, strict=True):
+            if not waiting.answer.done():  # done already: the client has hung up
+                waiting.answer.set_result(answer)
+
+
+def _shutting_down() -> StoreUnavailableError:
+    return StoreUnavailableError("the service is shutting down")
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(error)

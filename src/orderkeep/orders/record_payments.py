@@ -1,0 +1,254 @@
+"""Record reported payments, each once, and do what the table of `payment.py` decides.
+
+Invariant: a payment's record, what it does to its order, and the refund or case that follows from
+it are written in one transaction. A payment is recorded once by its identity, whatever message
+brings it; an order is paid by one payment; a payment is refunded once: each is a unique row.
+
+Locks: orders by number, then payments by identity, then stock by SKU. A crash before the commit
+leaves nothing, and the message comes again; after it, the inbox knows the message.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from orderkeep.database.transaction import Transaction
+from orderkeep.failure_points import reach
+from orderkeep.instant import Instant
+from orderkeep.messaging.message import Event
+from orderkeep.messaging.outbox import Outbox
+from orderkeep.orders.events import paid_events, refund_events
+from orderkeep.orders.order import Order, OrderNumber, Transition
+from orderkeep.orders.payment import (
+    Accept,
+    AlreadyRecorded,
+    AwaitOrder,
+    Decision,
+    LatePaymentPolicy,
+    OpenCase,
+    Payment,
+    PaymentIdentity,
+    PaymentOutcome,
+    RecordedPayment,
+    RequestRefund,
+    Revive,
+    currency_of,
+    decide,
+    paid_at_of,
+)
+from orderkeep.orders.refund import OrderRefund
+from orderkeep.orders.stock import MovementKind
+from orderkeep.orders.store.orders import HistoryEntry, lock_orders
+from orderkeep.orders.store.payments import (
+    PaymentCase,
+    find_payments,
+    insert_cases,
+    insert_payments,
+    insert_refunds,
+)
+from orderkeep.orders.write_changes import OrderChange, write_changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentReport:
+    """A payment as a message reported it.
+
+    Attributes:
+        may_wait: The order, if it is unknown, may still become visible.
+    """
+
+    payment: Payment
+    message_id: str
+    may_wait: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class _Ledger:
+    """What a batch comes to, payment by payment, before any of it is written.
+
+    Attributes:
+        locked: The orders as they were locked.
+        orders: The orders as they have become.
+        known: Payments on record, those of this batch among them.
+    """
+
+    locked: Mapping[OrderNumber, Order]
+    orders: dict[OrderNumber, Order]
+    known: dict[PaymentIdentity, RecordedPayment]
+    payments: list[RecordedPayment] = field(default_factory=list)
+    cases: list[PaymentCase] = field(default_factory=list)
+    refunds: list[OrderRefund] = field(default_factory=list)
+    events: dict[OrderNumber, list[Event]] = field(default_factory=dict)
+    history: dict[OrderNumber, HistoryEntry] = field(default_factory=dict)
+
+
+Decisions: TypeAlias = list[Decision]
+
+
+async def record_payments(
+    transaction: Transaction,
+    reports: Sequence[PaymentReport],
+    *,
+    policy: LatePaymentPolicy,
+    outbox: Outbox,
+    draw_refund_no: Callable[[], str],
+) -> Decisions:
+    """Record the payments and carry out what each decides.
+
+    Args:
+        policy: For payments of closed orders.
+        draw_refund_no: Draws a number that no refund has.
+
+    Returns:
+        One decision for each report, in order; `AwaitOrder` had no effect.
+
+    Raises:
+        ConstraintViolatedError: another transaction recorded one of them meanwhile; run it again.
+    """
+    locked = await lock_orders(transaction, {report.payment.order_no for report in reports})
+    known = await find_payments(transaction, {report.payment.identity for report in reports})
+    now = await transaction.now()
+    ledger = _Ledger(locked=locked, orders=dict(locked), known=known)
+    decisions: Decisions = []
+    for report in reports:
+        decision = decide(
+            report.payment,
+            order=ledger.orders.get(report.payment.order_no),
+            earlier=ledger.known.get(report.payment.identity),
+            policy=policy,
+            now=now,
+            give_up_unknown_order=not report.may_wait,
+        )
+        _enter(ledger, report, decision=decision, now=now, draw_refund_no=draw_refund_no)
+        decisions.append(decision)
+    await insert_payments(transaction, ledger.payments)
+    await insert_cases(transaction, ledger.cases)
+    await insert_refunds(transaction, ledger.refunds)
+    reach("record_payments.after_payments")
+    await write_changes(transaction, _changes(ledger), outbox=outbox, now=now)
+    reach("record_payments.after_changes")
+    return decisions
+
+
+def _enter(
+    ledger: _Ledger,
+    report: PaymentReport,
+    *,
+    decision: Decision,
+    now: Instant,
+    draw_refund_no: Callable[[], str],
+) -> None:
+    match decision:
+        case AlreadyRecorded() | AwaitOrder():
+            return
+        case OpenCase():
+            _enter_payment(ledger, report, outcome=PaymentOutcome.CASE, now=now)
+            _enter_case(ledger, report, case=decision, now=now)
+        case RequestRefund():
+            _enter_payment(ledger, report, outcome=PaymentOutcome.REFUND, now=now)
+            _enter_refund(ledger, report, wanted=decision, refund_no=draw_refund_no(), now=now)
+        case Accept(transition=transition):
+            _enter_payment(ledger, report, outcome=PaymentOutcome.ACCEPTED, now=now)
+            _enter_paid(ledger, report, transition=transition, now=now)
+        case Revive(otherwise=otherwise):
+            # The stock of a closed order cannot be taken again in this release, so it is "gone".
+            _enter(ledger, report, decision=otherwise, now=now, draw_refund_no=draw_refund_no)
+
+
+def _enter_payment(
+    ledger: _Ledger, report: PaymentReport, *, outcome: PaymentOutcome, now: Instant
+) -> None:
+    payment = report.payment
+    if payment.identity in ledger.known:
+        return  # A conflict: its identity is on record already, by another report.
+    recorded = RecordedPayment(
+        identity=payment.identity,
+        order_no=payment.order_no,
+        payment_no=payment.payment_no,
+        amount_minor=payment.amount_minor,
+        currency=currency_of(payment, order=ledger.orders.get(payment.order_no)),
+        paid_at=paid_at_of(payment, now=now),
+        received_at=now,
+        outcome=outcome,
+        message_id=report.message_id,
+    )
+    ledger.payments.append(recorded)
+    ledger.known[payment.identity] = recorded
+
+
+def _enter_case(ledger: _Ledger, report: PaymentReport, *, case: OpenCase, now: Instant) -> None:
+    payment = report.payment
+    ledger.cases.append(
+        PaymentCase(
+            kind=case.kind,
+            order_no=payment.order_no,
+            identity=payment.identity,
+            payment_no=payment.payment_no,
+            amount_minor=payment.amount_minor,
+            currency=currency_of(payment, order=ledger.orders.get(payment.order_no)),
+            message_id=report.message_id,
+            detail=case.detail,
+            opened_at=now,
+        )
+    )
+
+
+def _enter_refund(
+    ledger: _Ledger,
+    report: PaymentReport,
+    *,
+    wanted: RequestRefund,
+    refund_no: str,
+    now: Instant,
+) -> None:
+    payment = report.payment
+    refund = OrderRefund(
+        refund_no=refund_no,
+        order_no=payment.order_no,
+        identity=payment.identity,
+        payment_no=payment.payment_no,
+        amount_minor=wanted.amount_minor,
+        currency=wanted.currency,
+        reason=wanted.reason,
+        status="requested",
+        requested_at=now,
+    )
+    ledger.refunds.append(refund)
+    order = ledger.orders[payment.order_no]
+    events = refund_events([refund], user_id=order.user_id, sequence=order.event_seq + 1)
+    _raise_events(ledger, order, events=events)
+
+
+def _enter_paid(
+    ledger: _Ledger, report: PaymentReport, *, transition: Transition, now: Instant
+) -> None:
+    before, paid = transition.before, transition.after
+    events = paid_events(paid, sequence=before.event_seq + 1, now=now)
+    _raise_events(ledger, paid, events=events)
+    ledger.history[before.order_no] = HistoryEntry(
+        order_no=before.order_no,
+        version=paid.version,
+        from_status=before.status,
+        to_status=paid.status,
+        cause=transition.cause,
+        actor=report.message_id,
+        changed_at=transition.changed_at,
+    )
+
+
+def _raise_events(ledger: _Ledger, order: Order, *, events: Sequence[Event]) -> None:
+    ledger.orders[order.order_no] = replace(order, event_seq=order.event_seq + len(events))
+    ledger.events.setdefault(order.order_no, []).extend(events)
+
+
+def _changes(ledger: _Ledger) -> list[OrderChange]:
+    return [
+        OrderChange(
+            before=ledger.locked[order_no],
+            after=ledger.orders[order_no],
+            events=events,
+            history=ledger.history.get(order_no),
+            movement=MovementKind.SELL if order_no in ledger.history else None,
+        )
+        for order_no, events in sorted(ledger.events.items())
+    ]

@@ -1,0 +1,192 @@
+"""What operators and buyers list: orders by what is known of them, and abandoned orders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from orderkeep.database.statement import RowStatement, Statement, row_value, written_out
+from orderkeep.database.transaction import ReadTransaction, Row, Transaction
+from orderkeep.instant import Instant
+from orderkeep.orders.order import Order, OrderNumber, Status
+from orderkeep.orders.store.orders import with_lines
+from orderkeep.orders.tables import ORDER_REFUNDS, ORDERS, PAYMENT_CASES, TIMED_OUT_ORDERS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFilter:
+    """What the listed orders have in common; None is anything.
+
+    Attributes:
+        before: Only orders with a smaller number: the next page.
+    """
+
+    order_no: str | None = None
+    user_id: str | None = None
+    status: Status | None = None
+    trade_no: str | None = None
+    created_from: Instant | None = None
+    created_to: Instant | None = None
+    before: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedOutOrder:
+    """An order whose buyer never paid.
+
+    Attributes:
+        recovered_by_order_no: The first order that the same buyer placed afterwards and paid (or
+            this one, if it was revived): the sale was not lost. None until then.
+    """
+
+    order_no: OrderNumber
+    user_id: str
+    pay_amount_minor: int
+    currency: str | None
+    reason_code: str
+    created_at: Instant
+    timed_out_at: Instant
+    recovered_by_order_no: str | None = None
+
+
+_INSERT_TIMED_OUT = RowStatement(
+    insert(TIMED_OUT_ORDERS)
+    .values({column.name: row_value(column.name, column.type) for column in TIMED_OUT_ORDERS.c})
+    .on_conflict_do_nothing(index_elements=["order_no"])
+)
+_LATER = ORDERS.alias("later")
+_ITSELF = ORDERS.alias("itself")
+_RECOVERED_BY = (
+    select(func.min(_LATER.c.order_no))
+    .where(
+        _LATER.c.user_id == TIMED_OUT_ORDERS.c.user_id,
+        _LATER.c.order_no >= TIMED_OUT_ORDERS.c.order_no,
+        _LATER.c.status == Status.PAID.value,
+    )
+    .scalar_subquery()
+    .label("recovered_by_order_no")
+)
+_TIMED_OUT = Statement(
+    select(*TIMED_OUT_ORDERS.c, _ITSELF.c.currency, _RECOVERED_BY)
+    .select_from(
+        TIMED_OUT_ORDERS.outerjoin(_ITSELF, _ITSELF.c.order_no == TIMED_OUT_ORDERS.c.order_no)
+    )
+    .where(TIMED_OUT_ORDERS.c.order_no < bindparam("before"))
+    .order_by(TIMED_OUT_ORDERS.c.order_no.desc())
+    .limit(bindparam("limit_count"))
+)
+_STATUS_COUNTS = Statement(
+    select(ORDERS.c.status, func.count().label("count")).group_by(ORDERS.c.status).limit(4)
+)
+_OVERDUE = Statement(
+    select(func.count().label("count"), func.min(ORDERS.c.expires_at).label("oldest")).where(
+        ORDERS.c.status == written_out(Status.PENDING_PAYMENT.value),
+        ORDERS.c.expires_at <= bindparam("due_at"),
+    )
+)
+_OPEN_MONEY = Statement(
+    select(
+        select(func.count())
+        .select_from(PAYMENT_CASES)
+        .where(PAYMENT_CASES.c.state == written_out("open"))
+        .scalar_subquery()
+        .label("cases"),
+        select(func.count())
+        .select_from(ORDER_REFUNDS)
+        .where(ORDER_REFUNDS.c.status == written_out("requested"))
+        .scalar_subquery()
+        .label("refunds"),
+    )
+)
+
+# Behind every order number: numbers are digits.
+BEHIND_ALL = "~"
+
+
+async def insert_timed_out(transaction: Transaction, orders: Sequence[TimedOutOrder]) -> None:
+    """Add to the report; an order that stands there already is left as it is."""
+    await transaction.execute_rows(
+        _INSERT_TIMED_OUT,
+        [
+            {
+                "order_no": order.order_no,
+                "user_id": order.user_id,
+                "pay_amount_minor": order.pay_amount_minor,
+                "reason_code": order.reason_code,
+                "created_at": order.created_at,
+                "timed_out_at": order.timed_out_at,
+            }
+            for order in sorted(orders, key=lambda order: order.order_no)
+        ],
+    )
+
+
+async def list_timed_out(
+    transaction: ReadTransaction, *, before: str | None, limit_count: int
+) -> list[TimedOutOrder]:
+    """Return abandoned orders, newest first, from the one behind `before`."""
+    rows = await transaction.fetch_all(
+        _TIMED_OUT, before=before or BEHIND_ALL, limit_count=limit_count
+    )
+    return [_timed_out(row) for row in rows]
+
+
+async def list_orders(
+    transaction: ReadTransaction, wanted: OrderFilter, *, limit_count: int
+) -> list[Order]:
+    """Return orders that fit the filter, newest first."""
+    conditions = []
+    if wanted.order_no is not None:
+        conditions.append(ORDERS.c.order_no == wanted.order_no)
+    if wanted.user_id is not None:
+        conditions.append(ORDERS.c.user_id == wanted.user_id)
+    if wanted.status is not None:
+        conditions.append(ORDERS.c.status == wanted.status.value)
+    if wanted.trade_no is not None:
+        conditions.append(ORDERS.c.trade_no == wanted.trade_no)
+    if wanted.created_from is not None:
+        conditions.append(ORDERS.c.created_at >= wanted.created_from)
+    if wanted.created_to is not None:
+        conditions.append(ORDERS.c.created_at < wanted.created_to)
+    if wanted.before is not None:
+        conditions.append(ORDERS.c.order_no < wanted.before)
+    statement = Statement(
+        select(ORDERS).where(*conditions).order_by(ORDERS.c.order_no.desc()).limit(limit_count)
+    )
+    return await with_lines(transaction, await transaction.fetch_all(statement))
+
+
+async def count_by_status(transaction: ReadTransaction) -> dict[str, int]:
+    """Return how many orders stand in each status, by counting them all."""
+    rows = await transaction.fetch_all(_STATUS_COUNTS)
+    return {row["status"]: row["count"] for row in rows}
+
+
+async def count_overdue(
+    transaction: ReadTransaction, *, due_at: Instant
+) -> tuple[int, Instant | None]:
+    """Return how many unpaid orders had their deadline by `due_at`, and the earliest of these."""
+    row = await transaction.fetch_one(_OVERDUE, due_at=due_at)
+    assert row is not None
+    return row["count"], row["oldest"]
+
+
+async def count_open_money(transaction: ReadTransaction) -> tuple[int, int]:
+    """Return how many payment cases and how many refunds are open."""
+    row = await transaction.fetch_one(_OPEN_MONEY)
+    assert row is not None
+    return row["cases"], row["refunds"]
+
+
+def _timed_out(row: Row) -> TimedOutOrder:
+    return TimedOutOrder(
+        order_no=OrderNumber(row["order_no"]),
+        user_id=row["user_id"],
+        pay_amount_minor=row["pay_amount_minor"],
+        currency=row["currency"],
+        reason_code=row["reason_code"],
+        created_at=Instant(row["created_at"]),
+        timed_out_at=Instant(row["timed_out_at"]),
+        recovered_by_order_no=row["recovered_by_order_no"],
+    )

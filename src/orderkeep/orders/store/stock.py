@@ -1,0 +1,240 @@
+"""The catalogue and its stock: what is for sale, how much, and every movement of it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value
+from orderkeep.database.transaction import ReadTransaction, Row, Transaction
+from orderkeep.instant import Instant
+from orderkeep.orders.stock import MovementKind, StockCounts
+from orderkeep.orders.tables import SKUS, STOCK, STOCK_MOVEMENTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sku:
+    """A thing for sale, with its stock.
+
+    Attributes:
+        available: What can be ordered now.
+        reserved: What unpaid orders hold.
+        sold: What paid orders took.
+    """
+
+    sku_id: str
+    product_id: str | None
+    title: str
+    unit_price_minor: int
+    currency: str
+    is_active: bool
+    available: int
+    reserved: int
+    sold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """One movement of stock; unique by cause, SKU and kind."""
+
+    sku_id: str
+    kind: MovementKind
+    cause: str
+    quantity: int
+    reason: str | None = None
+
+
+_SKU_COLUMNS = (*SKUS.c, STOCK.c.available, STOCK.c.reserved, STOCK.c.sold)
+_SKUS_WITH_STOCK = SKUS.join(STOCK, STOCK.c.sku_id == SKUS.c.sku_id)
+
+# SKUs one batch may touch: as many lines as one order may have, for a full batch of orders.
+_LOCKED_SKUS_MAX = 1024 * 100
+
+_LOCK = Statement(
+    select(*_SKU_COLUMNS)
+    .select_from(_SKUS_WITH_STOCK)
+    .where(is_any_of(STOCK.c.sku_id, "sku_ids"))
+    .order_by(STOCK.c.sku_id)
+    .limit(_LOCKED_SKUS_MAX)
+    .with_for_update(key_share=True, of=STOCK)
+)
+_FIND = Statement(
+    select(*_SKU_COLUMNS).select_from(_SKUS_WITH_STOCK).where(SKUS.c.sku_id == bindparam("sku_id"))
+)
+_LIST = Statement(
+    select(*_SKU_COLUMNS)
+    .select_from(_SKUS_WITH_STOCK)
+    .where(SKUS.c.sku_id > bindparam("after"), SKUS.c.is_active)
+    .order_by(SKUS.c.sku_id)
+    .limit(bindparam("limit_count"))
+)
+_CHANGE = RowStatement(
+    update(STOCK)
+    .where(STOCK.c.sku_id == row_value("the_sku_id", STOCK.c.sku_id.type))
+    .values(
+        available=STOCK.c.available + row_value("available_added", STOCK.c.available.type),
+        reserved=STOCK.c.reserved + row_value("reserved_added", STOCK.c.reserved.type),
+        sold=STOCK.c.sold + row_value("sold_added", STOCK.c.sold.type),
+    )
+)
+_MOVEMENT_COLUMNS = ("sku_id", "kind", "cause", "quantity", "reason", "moved_at")
+_INSERT_MOVEMENT = RowStatement(
+    insert(STOCK_MOVEMENTS).values(
+        {name: row_value(name, STOCK_MOVEMENTS.c[name].type) for name in _MOVEMENT_COLUMNS}
+    )
+)
+_FIND_MOVEMENT = Statement(
+    select(STOCK_MOVEMENTS).where(
+        STOCK_MOVEMENTS.c.cause == bindparam("cause"),
+        STOCK_MOVEMENTS.c.sku_id == bindparam("sku_id"),
+        STOCK_MOVEMENTS.c.kind == bindparam("kind"),
+    )
+)
+_SKU_VALUES = ("product_id", "title", "unit_price_minor", "currency", "is_active", "updated_at")
+_INSERT_SKU = RowStatement(
+    insert(SKUS)
+    .values({name: row_value(name, SKUS.c[name].type) for name in ("sku_id", *_SKU_VALUES)})
+    .on_conflict_do_nothing(index_elements=["sku_id"])
+    .returning(SKUS.c.sku_id)
+)
+_INSERT_STOCK = RowStatement(
+    insert(STOCK).values({name: row_value(name, STOCK.c[name].type) for name in STOCK.c.keys()})  # noqa: SIM118 (a column collection iterates over columns, not names)
+)
+_UPDATE_SKU = Statement(
+    update(SKUS)
+    .where(SKUS.c.sku_id == bindparam("the_sku_id"))
+    .values({name: bindparam(f"new_{name}", type_=SKUS.c[name].type) for name in _SKU_VALUES})
+)
+
+
+async def lock_skus(transaction: Transaction, sku_ids: Collection[str]) -> dict[str, Sku]:
+    """Lock the stock of the SKUs, in the order of their ids, and return those that exist."""
+    rows = await transaction.fetch_all(_LOCK, sku_ids=sorted(sku_ids))
+    return {row["sku_id"]: _sku(row) for row in rows}
+
+
+async def find_sku(transaction: ReadTransaction, sku_id: str) -> Sku | None:
+    """Return the SKU with its stock, or None."""
+    row = await transaction.fetch_one(_FIND, sku_id=sku_id)
+    return None if row is None else _sku(row)
+
+
+async def list_active_skus(
+    transaction: ReadTransaction, *, after: str, limit_count: int
+) -> list[Sku]:
+    """Return SKUs that are for sale, by id, from the one behind `after`."""
+    rows = await transaction.fetch_all(_LIST, after=after, limit_count=limit_count)
+    return [_sku(row) for row in rows]
+
+
+async def insert_sku(transaction: Transaction, sku: Sku, *, now: Instant) -> bool:
+    """Add a SKU with its stock; return False, changing nothing, if there is one already."""
+    fresh = await transaction.fetch_rows(
+        _INSERT_SKU, [{"sku_id": sku.sku_id, **_sku_values(sku, now=now)}]
+    )
+    if not fresh:
+        return False
+    await transaction.execute_rows(
+        _INSERT_STOCK,
+        [
+            {
+                "sku_id": sku.sku_id,
+                "available": sku.available,
+                "reserved": sku.reserved,
+                "sold": sku.sold,
+            }
+        ],
+    )
+    return True
+
+
+async def update_sku(transaction: Transaction, sku: Sku, *, now: Instant) -> None:
+    """Write what the catalogue says of a SKU; its stock is moved by movements alone."""
+    values = {f"new_{name}": value for name, value in _sku_values(sku, now=now).items()}
+    await transaction.execute(_UPDATE_SKU, the_sku_id=sku.sku_id, **values)
+
+
+async def change_stock(transaction: Transaction, changes: Mapping[str, StockCounts]) -> None:
+    """Add to the counts of SKUs, by id, that this transaction has locked.
+
+    Raises:
+        ConstraintViolatedError: a count would fall below zero.
+    """
+    await transaction.execute_rows(
+        _CHANGE,
+        [
+            {
+                "the_sku_id": sku_id,
+                "available_added": change.available,
+                "reserved_added": change.reserved,
+                "sold_added": change.sold,
+            }
+            for sku_id, change in sorted(changes.items())
+        ],
+    )
+
+
+async def insert_movements(
+    transaction: Transaction, movements: Sequence[Movement], *, now: Instant
+) -> None:
+    """Record movements.
+
+    Raises:
+        ConstraintViolatedError: one of them has happened before.
+    """
+    await transaction.execute_rows(
+        _INSERT_MOVEMENT,
+        [
+            {
+                "sku_id": movement.sku_id,
+                "kind": movement.kind,
+                "cause": movement.cause,
+                "quantity": movement.quantity,
+                "reason": movement.reason,
+                "moved_at": now,
+            }
+            for movement in movements
+        ],
+    )
+
+
+async def find_movement(
+    transaction: ReadTransaction, *, cause: str, sku_id: str, kind: MovementKind
+) -> Movement | None:
+    """Return the movement of that identity, or None if it has not happened."""
+    row = await transaction.fetch_one(_FIND_MOVEMENT, cause=cause, sku_id=sku_id, kind=kind)
+    if row is None:
+        return None
+    return Movement(
+        sku_id=row["sku_id"],
+        kind=MovementKind(row["kind"]),
+        cause=row["cause"],
+        quantity=row["quantity"],
+        reason=row["reason"],
+    )
+
+
+def _sku(row: Row) -> Sku:
+    return Sku(
+        sku_id=row["sku_id"],
+        product_id=row["product_id"],
+        title=row["title"],
+        unit_price_minor=row["unit_price_minor"],
+        currency=row["currency"],
+        is_active=bool(row["is_active"]),
+        available=row["available"],
+        reserved=row["reserved"],
+        sold=row["sold"],
+    )
+
+
+def _sku_values(sku: Sku, *, now: Instant) -> Mapping[str, str | int | bool | None]:
+    return {
+        "product_id": sku.product_id,
+        "title": sku.title,
+        "unit_price_minor": sku.unit_price_minor,
+        "currency": sku.currency,
+        "is_active": sku.is_active,
+        "updated_at": now,
+    }

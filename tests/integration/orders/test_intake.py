@@ -1,0 +1,253 @@
+"""The intake: many requests, one commit, and each its own answer."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from orderkeep.database.sqlite import SqliteDatabase
+from orderkeep.database.transaction import ConstraintViolatedError, StoreUnavailableError
+from orderkeep.orders.intake import Intake
+from orderkeep.orders.place_orders import Answer, PlacedOrder, PlaceOrder
+from orderkeep.orders.store.requests import RequestKey
+from orderkeep.refusal import Refusal
+from tests.integration.orders.shop import PATIENCE_S, CountingDatabase, Shop, request, until
+
+
+@pytest.fixture
+def counted(database: SqliteDatabase) -> CountingDatabase:
+    return CountingDatabase(database)
+
+
+@pytest.fixture
+def closed_shop(database: SqliteDatabase, counted: CountingDatabase) -> Shop:
+    """A shop whose intake does not run yet, with 10 teas."""
+    return Shop(database, served=counted, batch_size_max=64, waiting_count_max=100)
+
+
+def _send(shop: Shop, *quantities: int) -> list[asyncio.Task[PlacedOrder]]:
+    """Let one buyer for each quantity ask for so much tea."""
+    return [
+        asyncio.create_task(shop.desk.place(request(("tea", quantity), user_id=f"buyer-{n}")))
+        for n, quantity in enumerate(quantities)
+    ]
+
+
+async def test_requests_that_wait_together_are_decided_in_one_commit(
+    closed_shop: Shop, counted: CountingDatabase
+) -> None:
+    await closed_shop.fill(tea=100)
+    counted.transactions_count = 0
+    buyers = _send(closed_shop, *[1] * 50)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 50)
+
+    async with closed_shop.open():
+        placed = await asyncio.gather(*buyers)
+
+    assert counted.transactions_count == 1
+    assert len({answer.order.order_no for answer in placed}) == 50
+
+
+async def test_a_batch_has_a_largest_size(closed_shop: Shop, counted: CountingDatabase) -> None:
+    await closed_shop.fill(tea=100)
+    counted.transactions_count = 0
+    buyers = _send(closed_shop, *[1] * 100)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 100)
+
+    async with closed_shop.open():
+        await asyncio.gather(*buyers)
+
+    assert counted.transactions_count == 2  # 64 and 36
+
+
+async def test_what_arrives_while_a_batch_commits_goes_into_the_next(
+    closed_shop: Shop, counted: CountingDatabase
+) -> None:
+    await closed_shop.fill(tea=100)
+    counted.transactions_count = 0
+    counted.may_begin.clear()
+    async with closed_shop.open():
+        first = _send(closed_shop, 1)
+        await until(lambda: counted.transactions_count == 1)
+        later = _send(closed_shop, *[1] * 20)
+        await until(lambda: len(closed_shop.desk.intake._waiting) == 20)
+
+        counted.may_begin.set()
+        await asyncio.gather(*first, *later)
+
+    assert counted.transactions_count == 2
+
+
+async def test_a_request_alone_is_placed_at_once(
+    closed_shop: Shop, counted: CountingDatabase
+) -> None:
+    await closed_shop.fill(tea=1)
+    counted.transactions_count = 0
+
+    async with closed_shop.open():
+        await closed_shop.order(tea=1)
+
+    assert counted.transactions_count == 1
+
+
+async def test_one_request_too_many_is_refused_at_once(closed_shop: Shop) -> None:
+    await closed_shop.fill(tea=200)
+    buyers = _send(closed_shop, *[1] * 100)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 100)
+
+    with pytest.raises(Refusal, match="overloaded"):
+        await closed_shop.order(tea=1)
+
+    async with closed_shop.open():
+        assert len(await asyncio.gather(*buyers)) == 100
+        await closed_shop.order(tea=1)
+
+
+async def test_a_client_that_hangs_up_does_not_cancel_its_batch(
+    closed_shop: Shop, counted: CountingDatabase
+) -> None:
+    await closed_shop.fill(tea=10)
+    counted.may_begin.clear()
+    async with closed_shop.open():
+        hasty, patient = _send(closed_shop, 1, 2)
+        await until(lambda: counted.transactions_count == 2)
+
+        hasty.cancel()
+        counted.may_begin.set()
+        placed = await patient
+
+    assert hasty.cancelled()
+    assert placed.order.lines[0].quantity == 2
+    assert closed_shop.stock_of("tea") == (7, 3, 0)
+    assert await closed_shop.breaches() == []
+
+
+async def test_a_database_that_is_away_is_told_to_every_request_of_the_batch(
+    closed_shop: Shop, counted: CountingDatabase
+) -> None:
+    await closed_shop.fill(tea=10)
+    counted.errors = [StoreUnavailableError("away")]
+    counted.transactions_count = 0
+    buyers = _send(closed_shop, 1, 2, 3)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 3)
+
+    async with closed_shop.open():
+        answers = await asyncio.gather(*buyers, return_exceptions=True)
+
+        assert [type(answer) for answer in answers] == [StoreUnavailableError] * 3
+        assert counted.transactions_count == 1
+        assert (await closed_shop.order(tea=1)).status == "pending_payment"
+
+
+async def test_a_batch_that_fails_is_tried_again_one_by_one(
+    closed_shop: Shop, counted: CountingDatabase
+) -> None:
+    await closed_shop.fill(tea=10)
+    counted.errors = [
+        ConstraintViolatedError("the batch"),
+        None,
+        ConstraintViolatedError("the second request"),
+    ]
+    buyers = _send(closed_shop, 1, 2, 3)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 3)
+
+    async with closed_shop.open():
+        first, second, third = await asyncio.gather(*buyers, return_exceptions=True)
+
+    assert isinstance(first, PlacedOrder)
+    assert isinstance(second, ConstraintViolatedError)
+    assert isinstance(third, PlacedOrder)
+    assert closed_shop.stock_of("tea") == (6, 4, 0)
+    assert await closed_shop.breaches() == []
+
+
+async def test_a_request_that_breaks_a_rule_of_the_schema_fails_alone(closed_shop: Shop) -> None:
+    await closed_shop.fill(tea=10)
+    closed_shop.write(
+        "CREATE TRIGGER poison BEFORE INSERT ON order_lines WHEN NEW.quantity = 2"
+        " BEGIN SELECT RAISE(ABORT, 'poison'); END"
+    )
+    buyers = _send(closed_shop, 1, 2, 3)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 3)
+
+    async with closed_shop.open():
+        first, second, third = await asyncio.gather(*buyers, return_exceptions=True)
+
+    assert isinstance(first, PlacedOrder)
+    assert isinstance(second, ConstraintViolatedError)
+    assert isinstance(third, PlacedOrder)
+    assert closed_shop.count_rows("order_requests") == 2
+    assert await closed_shop.breaches() == []
+
+
+async def test_who_waits_when_the_service_stops_is_still_answered(closed_shop: Shop) -> None:
+    await closed_shop.fill(tea=200)
+    buyers = _send(closed_shop, *[1] * 100)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 100)
+    stop = asyncio.Event()
+    stop.set()
+
+    await closed_shop.desk.intake.run(stop)
+
+    assert len(await asyncio.gather(*buyers)) == 100
+
+
+async def test_who_comes_after_the_service_stopped_is_told_so(closed_shop: Shop) -> None:
+    await closed_shop.fill(tea=10)
+    async with closed_shop.open():
+        pass
+
+    with pytest.raises(StoreUnavailableError):
+        await closed_shop.order(tea=1)
+
+
+async def test_an_intake_that_is_started_again_serves_again(closed_shop: Shop) -> None:
+    await closed_shop.fill(tea=10)
+    async with closed_shop.open():
+        pass
+
+    async with closed_shop.open():
+        assert (await closed_shop.order(tea=1)).status == "pending_payment"
+
+
+async def test_who_is_in_a_batch_that_is_cut_off_is_told_so(
+    closed_shop: Shop, counted: CountingDatabase
+) -> None:
+    await closed_shop.fill(tea=10)
+    counted.may_begin.clear()
+    running = asyncio.create_task(closed_shop.desk.intake.run(asyncio.Event()))
+    buyers = _send(closed_shop, 1, 2)
+    await until(lambda: counted.transactions_count == 2)
+
+    running.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        answers = await asyncio.gather(*buyers, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [StoreUnavailableError] * 2
+    assert running.cancelled()
+
+
+async def test_too_few_answers_fail_a_request_and_not_the_intake() -> None:
+    async def answer_nothing(_requests: Sequence[PlaceOrder]) -> Sequence[Answer]:
+        return []
+
+    intake = Intake(answer_nothing, batch_size_max=1, waiting_count_max=1)
+    running = asyncio.create_task(intake.run(asyncio.Event()))
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(ValueError, match="shorter"):
+            await intake.place(_any_request())
+
+    assert not running.done()
+    running.cancel()
+
+
+def _any_request() -> PlaceOrder:
+    return PlaceOrder(
+        key=RequestKey("ann", "header", "k"),
+        body_hash="hash",
+        token_issued_at=None,
+        wanted=(),
+        receiver=None,
+        buyer_remark=None,
+        expected_pay_amount_minor=None,
+    )
