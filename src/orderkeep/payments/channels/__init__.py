@@ -1,0 +1,1 @@
+"""The payment channels: how money comes in and goes back."""
