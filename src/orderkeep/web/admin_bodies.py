@@ -1,0 +1,216 @@
+"""What operators send and are answered over HTTP, about messages."""
+
+import base64
+from typing import Annotated
+
+import msgspec
+
+from orderkeep.contracts.text import Identifier
+from orderkeep.instant import Instant, rfc3339
+from orderkeep.messaging.dead_letter import DeadLetter, DeadLetterSummary
+from orderkeep.messaging.outbox_rows import OutboxRow
+from orderkeep.status import Status
+from orderkeep.web.health import CheckAnswer, Health, ReadyAnswer
+
+# What one transaction changes at most; see `orderkeep.messaging`.
+_IDS_MAX = 1000
+
+Reference = Annotated[str, msgspec.Meta(max_length=64, examples=["order-17"])]
+References = Annotated[tuple[Reference, ...], msgspec.Meta(min_length=1, max_length=_IDS_MAX)]
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body that an operator sends."""
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A body that is answered: members without a value are left out."""
+
+
+class OutboxFilterBody(_Body, frozen=True, kw_only=True):
+    """Which outbox rows; what is left out is any."""
+
+    service: Identifier | None = None
+    route: Identifier | None = None
+    aggregate_id: Identifier | None = None
+
+
+class DeadLetterFilterBody(_Body, frozen=True, kw_only=True):
+    """Which dead letters; what is left out is any."""
+
+    service: Identifier | None = None
+    queue: Identifier | None = None
+    reason: Identifier | None = None
+
+
+class ChangeOutboxBody(_Body, frozen=True, kw_only=True):
+    """Which outbox rows to change: by ids, or by a filter, which takes the oldest 1000."""
+
+    ids: References | None = None
+    filter: OutboxFilterBody | None = None
+    dry_run: bool = False
+
+
+class ChangeDeadLettersBody(_Body, frozen=True, kw_only=True):
+    """Which dead letters to change: by ids, or by a filter, which takes the oldest 1000."""
+
+    ids: References | None = None
+    filter: DeadLetterFilterBody | None = None
+    dry_run: bool = False
+
+
+class ChangedAnswer(_Answer, frozen=True, kw_only=True):
+    """What became of one row, or would."""
+
+    id: str
+    result: str
+
+
+class ChangeAnswer(_Answer, frozen=True, kw_only=True):
+    """What became of each row, or would."""
+
+    results: tuple[ChangedAnswer, ...]
+
+
+class OutboxRowAnswer(_Answer, frozen=True, kw_only=True):
+    """One event in an outbox."""
+
+    id: str
+    service: str
+    message_id: str
+    aggregate_id: str
+    sequence: int
+    type: str
+    route: str
+    state: str
+    ordered: bool
+    attempts: int
+    not_before: str
+    created_at: str
+    deliver_at: str | None = None
+    sent_at: str | None = None
+    last_error: str | None = None
+
+
+class OutboxPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of outbox rows."""
+
+    items: tuple[OutboxRowAnswer, ...]
+    next_cursor: str | None
+
+
+class DeadLetterAnswer(_Answer, frozen=True, kw_only=True):
+    """One dead letter in a list."""
+
+    id: str
+    service: str
+    consumer: str
+    queue: str
+    message_id: str
+    type: str
+    reason: str
+    detail: str
+    tries: int
+    state: str
+    settled_count: int
+    first_received_at: str
+    set_aside_at: str
+    settled_at: str | None = None
+
+
+class DeadLetterPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of dead letters."""
+
+    items: tuple[DeadLetterAnswer, ...]
+    next_cursor: str | None
+
+
+class WholeDeadLetterAnswer(DeadLetterAnswer, frozen=True, kw_only=True):
+    """A dead letter with all that came: `body` is null where it is no UTF-8."""
+
+    body: str | None
+    body_base64: str
+    headers: msgspec.Raw
+    sender_message_id: str | None
+    traceback: str | None = None
+
+
+class StatusAnswer(Status, frozen=True, kw_only=True):
+    """What is going on, and whether everything is in order."""
+
+    status: Health
+    checks: dict[str, CheckAnswer]
+
+
+def outbox_row_answer(service: str, row: OutboxRow) -> OutboxRowAnswer:
+    """Return an outbox row as operators see it."""
+    return OutboxRowAnswer(
+        id=f"{service}-{row.id}",
+        service=service,
+        message_id=row.message_id,
+        aggregate_id=row.aggregate_id,
+        sequence=row.sequence,
+        type=row.type,
+        route=row.route,
+        state=row.state,
+        ordered=row.ordered,
+        attempts=row.attempts,
+        not_before=rfc3339(row.not_before),
+        created_at=rfc3339(row.created_at),
+        deliver_at=_time_or_none(row.deliver_at),
+        sent_at=_time_or_none(row.sent_at),
+        last_error=row.last_error,
+    )
+
+
+def dead_letter_answer(service: str, letter: DeadLetterSummary) -> DeadLetterAnswer:
+    """Return a dead letter as it stands in a list."""
+    return DeadLetterAnswer(
+        id=f"{service}-{letter.id}",
+        service=service,
+        consumer=letter.consumer,
+        queue=letter.queue,
+        message_id=letter.message_id,
+        type=letter.type,
+        reason=letter.reason,
+        detail=letter.detail,
+        tries=letter.tries,
+        state=letter.state,
+        settled_count=letter.settled_count,
+        first_received_at=rfc3339(letter.first_received_at),
+        set_aside_at=rfc3339(letter.set_aside_at),
+        settled_at=_time_or_none(letter.settled_at),
+    )
+
+
+def whole_dead_letter_answer(service: str, letter: DeadLetter) -> WholeDeadLetterAnswer:
+    """Return a dead letter with all that came, exactly as it came."""
+    sender_message_id = letter.sender_message_id
+    return WholeDeadLetterAnswer(
+        **msgspec.structs.asdict(dead_letter_answer(service, letter.summary)),
+        body=_text_or_none(letter.body),
+        body_base64=base64.b64encode(letter.body).decode(),
+        headers=msgspec.Raw(letter.headers_json),
+        sender_message_id=(
+            None
+            if sender_message_id is None
+            else sender_message_id.decode("utf-8", "backslashreplace")
+        ),
+        traceback=letter.traceback,
+    )
+
+
+def status_answer(status: Status, *, ready: ReadyAnswer) -> StatusAnswer:
+    """Return what is going on, with what the checks found."""
+    return StatusAnswer(**msgspec.structs.asdict(status), status=ready.status, checks=ready.checks)
+
+
+def _text_or_none(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _time_or_none(instant: Instant | None) -> str | None:
+    return None if instant is None else rfc3339(instant)

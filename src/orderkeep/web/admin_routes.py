@@ -1,0 +1,239 @@
+"""What operators call: the messages of every service, and how it all does."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, TypeVar
+
+import structlog
+from litestar import Request, get, post
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter, SkipValidation
+from litestar.types import ControllerRouterHandler
+
+from orderkeep.contracts.caller import Caller
+from orderkeep.contracts.page import PAGE_LIMIT_DEFAULT, PageLimit
+from orderkeep.contracts.text import Identifier
+from orderkeep.messaging.dead_letter import DeadLetterFilter, DeadLetterState
+from orderkeep.messaging.outbox_rows import OutboxFilter, OutboxState
+from orderkeep.refusal import Refusal
+from orderkeep.status import Status
+from orderkeep.web.admin_bodies import (
+    ChangeAnswer,
+    ChangedAnswer,
+    ChangeDeadLettersBody,
+    ChangeOutboxBody,
+    DeadLetterFilterBody,
+    DeadLetterPage,
+    OutboxFilterBody,
+    OutboxPage,
+    StatusAnswer,
+    WholeDeadLetterAnswer,
+    dead_letter_answer,
+    outbox_row_answer,
+    status_answer,
+    whole_dead_letter_answer,
+)
+from orderkeep.web.health import Readiness
+from orderkeep.web.operations import Change, Changed, OperationsDesk
+
+log = structlog.get_logger()
+
+_READ = {"access": "operator:read"}
+_WRITE = {"access": "operator"}
+
+Operations = NamedDependency[SkipValidation[OperationsDesk]]
+OperatorRequest = Request[Caller, object, State]
+ReadStatus = Callable[[], Awaitable[Status]]
+
+# The framework keeps the name `state` for itself.
+STATE = QueryParameter(name="state")
+
+FilterT = TypeVar("FilterT")
+
+
+@get("/admin/outbox", opt=_READ, tags=["Operations"], summary="List outbox rows")
+async def list_outbox(
+    operations_desk: Operations,
+    wanted_state: Annotated[OutboxState, STATE] = OutboxState.PENDING,
+    service: FromQuery[Identifier | None] = None,
+    cursor: FromQuery[str | None] = None,
+    limit: FromQuery[PageLimit] = PAGE_LIMIT_DEFAULT,
+) -> OutboxPage:
+    """List the events of every service, service by service, newest first in each."""
+    page = await operations_desk.list_outbox(
+        state=wanted_state, service=service, cursor=cursor, limit=limit
+    )
+    return OutboxPage(
+        items=tuple(outbox_row_answer(one.service, one.row) for one in page.rows),
+        next_cursor=page.next_cursor,
+    )
+
+
+@post(
+    "/admin/outbox/retry",
+    opt=_WRITE,
+    status_code=200,
+    tags=["Operations"],
+    summary="Let parked outbox rows go again",
+)
+async def retry_outbox(
+    request: OperatorRequest, data: JSONBody[ChangeOutboxBody], operations_desk: Operations
+) -> ChangeAnswer:
+    """Let rows that were parked as failed go again, with a fresh budget of tries."""
+    changed = await operations_desk.retry_outbox(_outbox_change(data))
+    return _change_answer("outbox_retried", changed, is_dry_run=data.dry_run, request=request)
+
+
+@post(
+    "/admin/outbox/discard",
+    opt=_WRITE,
+    status_code=200,
+    tags=["Operations"],
+    summary="Give up outbox rows",
+)
+async def discard_outbox(
+    request: OperatorRequest, data: JSONBody[ChangeOutboxBody], operations_desk: Operations
+) -> ChangeAnswer:
+    """Give up rows that were not sent; what waited behind them goes on."""
+    changed = await operations_desk.discard_outbox(_outbox_change(data))
+    return _change_answer("outbox_discarded", changed, is_dry_run=data.dry_run, request=request)
+
+
+@get("/admin/dead-letters", opt=_READ, tags=["Operations"], summary="List dead letters")
+async def list_dead_letters(
+    *,
+    operations_desk: Operations,
+    wanted_state: Annotated[DeadLetterState, STATE] = DeadLetterState.OPEN,
+    service: FromQuery[Identifier | None] = None,
+    queue: FromQuery[Identifier | None] = None,
+    reason: FromQuery[Identifier | None] = None,
+    cursor: FromQuery[str | None] = None,
+    limit: FromQuery[PageLimit] = PAGE_LIMIT_DEFAULT,
+) -> DeadLetterPage:
+    """List what was set aside in every service, service by service, newest first in each."""
+    page = await operations_desk.list_dead_letters(
+        state=wanted_state,
+        which=DeadLetterFilter(queue=queue, reason=reason),
+        service=service,
+        cursor=cursor,
+        limit=limit,
+    )
+    return DeadLetterPage(
+        items=tuple(dead_letter_answer(one.service, one.row) for one in page.rows),
+        next_cursor=page.next_cursor,
+    )
+
+
+@get(
+    "/admin/dead-letters/{letter_id:str}",
+    opt=_READ,
+    tags=["Operations"],
+    summary="Show a dead letter",
+)
+async def show_dead_letter(
+    letter_id: FromPath[str], operations_desk: Operations
+) -> WholeDeadLetterAnswer:
+    """Show a dead letter with its body and headers, exactly as they came."""
+    found = await operations_desk.find_dead_letter(letter_id)
+    if found is None:
+        code = "not_found"
+        raise Refusal(code, f"There is no dead letter {letter_id}.")
+    return whole_dead_letter_answer(*found)
+
+
+@post(
+    "/admin/dead-letters/replay",
+    opt=_WRITE,
+    status_code=200,
+    tags=["Operations"],
+    summary="Send dead letters to their queues again",
+)
+async def replay_dead_letters(
+    request: OperatorRequest, data: JSONBody[ChangeDeadLettersBody], operations_desk: Operations
+) -> ChangeAnswer:
+    """Send messages to their queues again, as if for the first time."""
+    changed = await operations_desk.replay_dead_letters(_dead_letters_change(data))
+    return _change_answer(
+        "dead_letters_replayed", changed, is_dry_run=data.dry_run, request=request
+    )
+
+
+@post(
+    "/admin/dead-letters/discard",
+    opt=_WRITE,
+    status_code=200,
+    tags=["Operations"],
+    summary="Close dead letters",
+)
+async def discard_dead_letters(
+    request: OperatorRequest, data: JSONBody[ChangeDeadLettersBody], operations_desk: Operations
+) -> ChangeAnswer:
+    """Close dead letters without another try; they stay to be read."""
+    changed = await operations_desk.discard_dead_letters(_dead_letters_change(data))
+    return _change_answer(
+        "dead_letters_discarded", changed, is_dry_run=data.dry_run, request=request
+    )
+
+
+@get("/admin/status", opt=_READ, tags=["Operations"], summary="How everything does")
+async def show_status(
+    readiness: NamedDependency[SkipValidation[Readiness]],
+    read_status: NamedDependency[SkipValidation[ReadStatus]],
+) -> StatusAnswer:
+    """Tell whether everything is in order, and what waits, is parked or was set aside."""
+    ready = await readiness.ask()
+    return status_answer(await read_status(), ready=ready)
+
+
+def _outbox_change(data: ChangeOutboxBody) -> Change[OutboxFilter]:
+    which = _given_filter(data.ids, data.filter) or OutboxFilterBody()
+    return Change(
+        references=data.ids,
+        filter=OutboxFilter(route=which.route, aggregate_id=which.aggregate_id),
+        service=which.service,
+        is_dry_run=data.dry_run,
+    )
+
+
+def _dead_letters_change(data: ChangeDeadLettersBody) -> Change[DeadLetterFilter]:
+    which = _given_filter(data.ids, data.filter) or DeadLetterFilterBody()
+    return Change(
+        references=data.ids,
+        filter=DeadLetterFilter(queue=which.queue, reason=which.reason),
+        service=which.service,
+        is_dry_run=data.dry_run,
+    )
+
+
+def _given_filter(ids: Sequence[str] | None, which: FilterT | None) -> FilterT | None:
+    """Return the filter, or None where ids were given; refuse both, and neither."""
+    if (ids is None) == (which is None):
+        detail = "give either ids or filter"
+        errors = [{"pointer": "", "detail": detail}]
+        code = "invalid_request"
+        raise Refusal(code, f"the body: {detail}", members={"errors": errors})
+    return which
+
+
+def _change_answer(
+    event: str, changed: Sequence[Changed], *, is_dry_run: bool, request: OperatorRequest
+) -> ChangeAnswer:
+    if not is_dry_run:
+        results = [one.result for one in changed]
+        counts = {f"{result}_count": results.count(result) for result in sorted(set(results))}
+        log.info(event, operator=request.user.user_id, **counts)
+    return ChangeAnswer(
+        results=tuple(ChangedAnswer(id=one.reference, result=one.result) for one in changed)
+    )
+
+
+ROUTE_HANDLERS: list[ControllerRouterHandler] = [
+    list_outbox,
+    retry_outbox,
+    discard_outbox,
+    list_dead_letters,
+    show_dead_letter,
+    replay_dead_letters,
+    discard_dead_letters,
+    show_status,
+]

@@ -1,0 +1,117 @@
+"""The one ASGI application: the services' routes under `/api/v1`, and what stands beside them.
+
+Nothing here knows an order. A service's routes come as a list, what they need comes by name, and
+the routes of a service that this process does not run are simply not there: 404.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.types import ASGIApp, ControllerRouterHandler
+from prometheus_client import CollectorRegistry
+
+from orderkeep.web.auth import Admission, TokenAuthenticator
+from orderkeep.web.docs_page import docs_handlers
+from orderkeep.web.gate import Gate
+from orderkeep.web.health import Readiness, health_handlers
+from orderkeep.web.json_request import BODY_BYTES_MAX, JsonRequest
+from orderkeep.web.openapi import openapi_json
+from orderkeep.web.problems import answer_problem
+from orderkeep.web.route_rules import read_rules
+
+API_BASE = "/api/v1"
+
+# Enough for every client of a busy process, each with one request; far below what would exhaust
+# memory at 64 KiB of body each.
+REQUESTS_IN_HAND_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebParts:
+    """What an application is made of.
+
+    Attributes:
+        route_handlers: Of every service that this process runs; paths relative to `/api/v1`.
+        dependencies: What handlers ask for, by parameter name, such as `order_desk`.
+        refresh_metrics: Brings gauges that are read from the database up to date, before each
+            scrape.
+        version: The release.
+        new_request_id: Draws an id for a request that brings none: 1 to 64 of `[A-Za-z0-9._:-]`.
+        requests_in_hand_max: One more request than that is answered 503 `overloaded`.
+        logs_requests: Write a line, at `debug`, for each request.
+    """
+
+    route_handlers: Sequence[ControllerRouterHandler]
+    dependencies: Mapping[str, object] = field(default_factory=dict)
+    authenticator: TokenAuthenticator
+    readiness: Readiness
+    registry: CollectorRegistry
+    refresh_metrics: Callable[[], Awaitable[None]]
+    version: str
+    new_request_id: Callable[[], str]
+    requests_in_hand_max: int = REQUESTS_IN_HAND_MAX
+    logs_requests: bool = False
+
+
+class WebApp:
+    """An application, ready to be served."""
+
+    def __init__(self, parts: WebParts) -> None:
+        """Put the application together.
+
+        Raises:
+            RouteDeclarationError: a handler does not say who may call it.
+        """
+        self._version = parts.version
+        self._dependencies = {
+            name: Provide(_always(value), sync_to_thread=False)
+            for name, value in parts.dependencies.items()
+        }
+        self._handlers: list[ControllerRouterHandler] = [
+            Router(API_BASE, route_handlers=parts.route_handlers),
+            *health_handlers(
+                parts.readiness, registry=parts.registry, refresh_metrics=parts.refresh_metrics
+            ),
+        ]
+        admission = Admission(parts.authenticator)
+        application = Litestar(
+            [*self._handlers, *docs_handlers(lambda: self.openapi_json)],
+            dependencies=self._dependencies,
+            before_request=admission.admit,
+            exception_handlers={Exception: answer_problem},
+            request_class=JsonRequest,
+            request_max_body_size=BODY_BYTES_MAX,
+            openapi_config=None,
+            logging_config=None,
+        )
+        read_rules(application.routes, expected_hook=application.before_request)
+        self.asgi: ASGIApp = Gate(
+            application,
+            new_request_id=parts.new_request_id,
+            requests_in_hand_max=parts.requests_in_hand_max,
+            logs_requests=parts.logs_requests,
+        )
+
+    @cached_property
+    def openapi_json(self) -> bytes:
+        """The OpenAPI 3.1 document; made when it is first asked for, which few processes are."""
+        return openapi_json(self._handlers, dependencies=self._dependencies, version=self._version)
+
+
+def build_app(parts: WebParts) -> WebApp:
+    """Return the application that the parts make.
+
+    Raises:
+        RouteDeclarationError: a handler does not say who may call it.
+    """
+    return WebApp(parts)
+
+
+def _always(value: object) -> Callable[[], object]:
+    def provide() -> object:
+        return value
+
+    return provide

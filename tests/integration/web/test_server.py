@@ -1,0 +1,225 @@
+"""The server on a real port: taken once, stopped gently, never held by slow or endless clients."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from orderkeep.web.gate import Gate
+from orderkeep.web.server import Listener, PortInUseError, listen, serve
+from tests.unit.web.small_shop import Shop
+
+DEADLINE_S = 10.0
+
+
+@asynccontextmanager
+async def serving(
+    application: Callable, *, shutdown_s: float = 5.0
+) -> AsyncIterator[tuple[Listener, asyncio.Event, asyncio.Task]]:
+    listener = listen("127.0.0.1", 0)
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(application, listener, stop=stop, shutdown_s=shutdown_s))
+    try:
+        yield listener, stop, task
+    finally:
+        stop.set()
+        await asyncio.wait_for(task, DEADLINE_S)
+
+
+def port_of(listener: Listener) -> int:
+    return listener.socket.getsockname()[1]
+
+
+async def test_the_application_is_served(shop: Shop) -> None:
+    async with (
+        serving(shop.build().asgi) as (listener, _, _),
+        httpx.AsyncClient(base_url=listener.url) as client,
+    ):
+        live = await client.get("/health/live")
+        placed = await client.post(
+            "/api/v1/orders",
+            json={"items": [{"sku_id": "a", "quantity": 1}]},
+            headers=shop.headers(),
+        )
+
+    assert listener.url == f"http://127.0.0.1:{listener.url.rpartition(':')[2]}"
+    assert live.json() == {"status": "ok"}
+    assert placed.status_code == 201
+    assert "Server" not in placed.headers
+
+
+async def test_a_chunked_body_beyond_the_limit_is_refused_over_the_wire(shop: Shop) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield b" " * 1024
+
+    async with (
+        serving(shop.build().asgi) as (listener, _, _),
+        httpx.AsyncClient(base_url=listener.url) as client,
+    ):
+        answer = await client.post("/api/v1/orders", content=chunks(), headers=shop.headers())
+
+    assert answer.status_code == 413
+    assert answer.json()["code"] == "body_too_large"
+
+
+def test_a_port_in_use_is_one_clear_error() -> None:
+    first = listen("127.0.0.1", 0)
+    port = port_of(first)
+
+    with pytest.raises(PortInUseError) as caught:
+        listen("127.0.0.1", port)
+    first.close()
+
+    assert str(caught.value) == (
+        f"port {port} on 127.0.0.1 is in use:"
+        " stop what uses it, or set ORDERKEEP_HTTP_PORT to another"
+    )
+
+
+def test_an_address_that_is_not_ours_is_one_clear_error() -> None:
+    with pytest.raises(PortInUseError, match=r"no address|cannot be had"):
+        listen("no.such.host.invalid", 0)
+    with pytest.raises(PortInUseError, match="cannot be had"):
+        listen("192.0.2.1", 0)
+
+
+def test_a_port_is_free_again_once_it_is_closed() -> None:
+    first = listen("127.0.0.1", 0)
+    port = port_of(first)
+    first.close()
+
+    second = listen("127.0.0.1", port)
+    second.close()
+
+    assert second.url == f"http://127.0.0.1:{port}"
+
+
+def held(until: asyncio.Event, arrived: asyncio.Event) -> Callable:
+    async def application(_scope: dict, _receive: Callable, send: Callable) -> None:
+        arrived.set()
+        await until.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"finished", "more_body": False})
+
+    return application
+
+
+async def test_what_is_in_hand_is_finished_and_nothing_new_is_taken() -> None:
+    until, arrived = asyncio.Event(), asyncio.Event()
+    async with (
+        serving(held(until, arrived)) as (listener, stop, task),
+        httpx.AsyncClient(base_url=listener.url) as client,
+    ):
+        port = port_of(listener)
+        in_hand = asyncio.create_task(client.get("/"))
+        await arrived.wait()
+        stop.set()
+        async with asyncio.timeout(DEADLINE_S):
+            while not is_refused(port):
+                await asyncio.sleep(0.01)
+        assert not task.done()
+        until.set()
+        answer = await in_hand
+        await asyncio.wait_for(task, DEADLINE_S)
+
+    assert answer.text == "finished"
+
+
+def is_refused(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+async def test_what_does_not_finish_in_time_is_cancelled() -> None:
+    until, arrived = asyncio.Event(), asyncio.Event()
+    gate = Gate(held(until, arrived), new_request_id=lambda: "drawn-id", requests_in_hand_max=10)
+    async with (
+        serving(gate, shutdown_s=0.05) as (listener, stop, task),
+        httpx.AsyncClient(base_url=listener.url) as client,
+    ):
+        in_hand = asyncio.create_task(client.get("/"))
+        await arrived.wait()
+        stop.set()
+        await asyncio.wait_for(task, DEADLINE_S)
+        answer = await in_hand
+
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "overloaded"
+
+
+async def test_a_server_that_is_cancelled_gives_its_port_back() -> None:
+    listener = listen("127.0.0.1", 0)
+    port = port_of(listener)
+    task = asyncio.create_task(
+        serve(held(asyncio.Event(), asyncio.Event()), listener, stop=asyncio.Event(), shutdown_s=1)
+    )
+    await asyncio.sleep(0)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert is_refused(port)
+
+
+async def read_to_the_end(listener: Listener, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+    writer.write(request)
+    try:
+        return await asyncio.wait_for(reader.read(), DEADLINE_S)
+    except ConnectionResetError:
+        # The server closed while more was on its way.
+        return b""
+    finally:
+        writer.close()
+
+
+async def test_headers_without_end_are_cut_off(shop: Shop) -> None:
+    async with serving(shop.build().asgi) as (listener, _, _):
+        answer = await read_to_the_end(
+            listener, b"GET /health/live HTTP/1.1\r\nX-Endless: " + b"x" * 200_000
+        )
+
+    assert answer.startswith(b"HTTP/1.1 400 ") or not answer
+
+
+async def test_headers_of_a_sane_length_are_read(shop: Shop) -> None:
+    async with serving(shop.build().asgi) as (listener, _, _):
+        answer = await read_to_the_end(
+            listener,
+            b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: "
+            + b"x" * 30_000
+            + b"\r\n\r\n",
+        )
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"",
+        b"GET /health/li",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\n",
+        b"POST /api/v1/raw HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n12345",
+    ],
+)
+async def test_a_request_that_does_not_come_to_its_end_is_cut_off(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, request_: bytes
+) -> None:
+    monkeypatch.setattr("orderkeep.web.server.REQUEST_ARRIVAL_S", 0.05)
+    async with serving(shop.build().asgi) as (listener, _, _):
+        answer = await read_to_the_end(listener, request_)
+
+    assert answer == b""
+
+
+async def test_nonsense_is_answered_and_cut_off(shop: Shop) -> None:
+    async with serving(shop.build().asgi) as (listener, _, _):
+        answer = await read_to_the_end(listener, b"\x00\x01nonsense\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
