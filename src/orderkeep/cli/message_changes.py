@@ -1,0 +1,176 @@
+"""What `outbox` and `dead-letters` share: which messages are meant, and changing them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
+
+import typer
+
+from orderkeep.cli.environment import read_settings_quietly
+from orderkeep.cli.exits import ExitCode, WrongUsageError
+from orderkeep.cli.terminal import confirm, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from orderkeep.database.transaction import Database
+    from orderkeep.web.operations import Change, Changed, OperationsDesk
+
+# One transaction changes so many; see orderkeep.messaging.
+CHANGED_COUNT_MAX = 1000
+
+# A filter is applied again while it finds that many: a million rows, then it is asked for anew.
+_ROUND_COUNT_MAX = 1000
+
+ServiceName = Literal["order", "cart", "payment"]
+Service = Annotated[ServiceName | None, typer.Option("--service", help="Only of this service.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="[ID]...", help="Such as order-17, from the list.")
+]
+Everything = Annotated[bool, typer.Option("--all", help="Every one that can be, without a filter.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would become of each.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+FilterT = TypeVar("FilterT")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted(Generic[FilterT]):
+    """Which messages shall be changed: by their ids, or by a filter.
+
+    Attributes:
+        ids: None where the filter tells.
+    """
+
+    ids: tuple[str, ...] | None
+    filter: FilterT
+    service: str | None
+
+
+def wanted(
+    ids: Sequence[str] | None, which: FilterT, *, service: str | None, is_everything: bool
+) -> Wanted[FilterT]:
+    """Return which messages are meant.
+
+    Args:
+        ids: Those named one by one.
+        which: A frozen dataclass whose fields are None where they mean any.
+        service: Only of this one.
+        is_everything: `--all` was given: no filter is needed.
+
+    Raises:
+        WrongUsageError: neither ids nor a filter is given, or both, or too many ids.
+    """
+    is_filtered = service is not None or which != type(which)()
+    if ids and (is_filtered or is_everything):
+        message = "give either ids or a filter, not both"
+        raise WrongUsageError(message)
+    if not ids and not is_filtered and not is_everything:
+        message = "say which: ids from the list, a filter, or --all"
+        raise WrongUsageError(message)
+    if ids and len(ids) > CHANGED_COUNT_MAX:
+        message = f"{len(ids)} ids are more than {CHANGED_COUNT_MAX} at once"
+        raise WrongUsageError(message)
+    return Wanted(ids=tuple(ids) if ids else None, filter=which, service=service)
+
+
+def with_operations(work: "Callable[[OperationsDesk], Awaitable[T]]") -> T:
+    """Do the work with the desk for messages of all services, and return its answer."""
+    from orderkeep.cli.opened_database import with_database
+    from orderkeep.wiring.shop import build_operations_desk
+    from orderkeep.wiring.storage import build_outboxes
+
+    settings = read_settings_quietly()
+
+    async def with_desk(database: "Database") -> T:
+        return await work(build_operations_desk(build_outboxes(settings), database=database))
+
+    return with_database(settings, with_desk)
+
+
+async def change_all(
+    change: "Callable[[Change[FilterT]], Awaitable[list[Changed]]]",
+    which: Wanted[FilterT],
+    *,
+    is_dry_run: bool,
+) -> "list[Changed]":
+    """Change what is meant, as often as a filter finds more; return what became of each."""
+    from orderkeep.web.operations import Change
+
+    asked = Change(
+        references=which.ids, filter=which.filter, service=which.service, is_dry_run=is_dry_run
+    )
+    changed = await change(asked)
+    is_finished = is_dry_run or which.ids is not None
+    for _ in range(_ROUND_COUNT_MAX):
+        if is_finished:
+            break
+        more = await change(asked)
+        changed.extend(more)
+        is_finished = not more
+    return changed
+
+
+def carry_out(
+    change: "Callable[[OperationsDesk, Change[FilterT]], Awaitable[list[Changed]]]",
+    which: Wanted[FilterT],
+    *,
+    is_dry_run: bool,
+    as_json: bool,
+    question: str | None = None,
+    is_confirmed: bool = False,
+) -> None:
+    """Change what is meant, and print what became of each message.
+
+    Args:
+        change: The desk's method.
+        which: The messages.
+        is_dry_run: Change nothing.
+        as_json: Print for a program.
+        question: Asked before anything is changed, with the number of messages for `{count}`;
+            None asks nothing.
+        is_confirmed: The question has its answer.
+
+    Raises:
+        WrongUsageError: nobody is there to answer the question.
+        typer.Exit: with 1, if a message that was named could not be changed.
+    """
+
+    def apply(*, is_dry_run: bool) -> "list[Changed]":
+        return with_operations(
+            lambda desk: change_all(lambda asked: change(desk, asked), which, is_dry_run=is_dry_run)
+        )
+
+    changed = apply(is_dry_run=True)
+    if not is_dry_run and any(not _is_refused(one) for one in changed):
+        if question is not None:
+            count = sum(not _is_refused(one) for one in changed)
+            shown = f"{count} or more" if count >= CHANGED_COUNT_MAX else str(count)
+            confirm(question.format(count=shown), is_confirmed=is_confirmed)
+        changed = apply(is_dry_run=False)
+    if as_json:
+        print_json(
+            {
+                "is_dry_run": is_dry_run,
+                "results": [{"id": one.reference, "result": one.result} for one in changed],
+            }
+        )
+    else:
+        _print(changed, is_dry_run=is_dry_run)
+    if which.ids is not None and any(_is_refused(one) for one in changed):
+        raise typer.Exit(ExitCode.WRONG)
+
+
+def _is_refused(changed: "Changed") -> bool:
+    return changed.result.startswith("not_")
+
+
+def _print(changed: "Sequence[Changed]", *, is_dry_run: bool) -> None:
+    if not changed:
+        note("There are none.")
+        return
+    print_table(
+        ("id", "would be" if is_dry_run else "is"),
+        [(one.reference, one.result.replace("_", " ")) for one in changed],
+    )
+    if is_dry_run:
+        note("Nothing was changed: this was a dry run.")

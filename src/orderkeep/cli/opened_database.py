@@ -1,0 +1,92 @@
+"""Opens the database for one command, beside a service that may be running on it.
+
+Invariant: a command that only reads makes no file. A database of another schema is left alone: a
+newer one is not understood, an older one is brought up by `orderkeep migrate` or the next `run`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from orderkeep.cli.exits import WrongUsageError
+from orderkeep.data_directory import prepare_data_directory
+from orderkeep.database.schema_version import (
+    SchemaState,
+    SchemaTooNewError,
+    find_schema_state,
+    upgrade_schema,
+)
+from orderkeep.database.transaction import Database
+from orderkeep.settings import Settings
+from orderkeep.wiring.storage import open_database
+
+T = TypeVar("T")
+
+
+def with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+    """Do the work with the database open, and return its answer.
+
+    Raises:
+        WrongUsageError: there is no database yet, or its schema is an older one.
+        SchemaTooNewError: the database was made by a newer release.
+        StoreUnavailableError: it cannot be opened.
+        NotInThisReleaseError: the settings name an engine that this release does not have.
+    """
+
+    async def run() -> T:
+        async with opened_database(settings) as database:
+            return await work(database)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def opened_database(settings: Settings) -> AsyncIterator[Database]:
+    """Open the database as it stands; see `with_database` for what is raised."""
+    database = open_database(settings)
+    try:
+        path = settings.sqlite_path
+        if path is not None and not path.exists():
+            message = (
+                f"there is no database at {path}: start the service with `orderkeep run`,"
+                " or set ORDERKEEP_DATA_DIR to where it keeps its data"
+            )
+            raise WrongUsageError(message)
+        _check_schema(await asyncio.to_thread(find_schema_state, settings.effective_database_url))
+        yield database
+    finally:
+        await database.close()
+
+
+async def bring_up(settings: Settings) -> bool:
+    """Make the database if it is missing, bring it to the current schema; return what changed.
+
+    Raises:
+        DataDirectoryError: the data directory cannot be written.
+        SchemaTooNewError: the database was made by a newer release.
+        StoreUnavailableError: it cannot be opened.
+        NotInThisReleaseError: the settings name an engine that this release does not have.
+    """
+    await open_database(settings).close()  # refuses an engine that is not there
+    if settings.database_url is None:
+        prepare_data_directory(settings.data_dir)
+    return await asyncio.to_thread(upgrade_schema, settings.effective_database_url)
+
+
+def _check_schema(state: SchemaState) -> None:
+    match state:
+        case SchemaState.AHEAD:
+            message = (
+                "the database was made by a newer release of Orderkeep:"
+                " install that release, or a newer one"
+            )
+            raise SchemaTooNewError(message)
+        case SchemaState.BEHIND:
+            message = (
+                "the database has the schema of an older release:"
+                " run `orderkeep migrate`, or start the service"
+            )
+            raise WrongUsageError(message)
+        case SchemaState.CURRENT:
+            return

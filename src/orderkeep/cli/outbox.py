@@ -1,0 +1,150 @@
+"""`orderkeep outbox`: events that wait for their queue, and those that were parked."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from orderkeep.cli.message_changes import (
+    DryRun,
+    Everything,
+    Ids,
+    Service,
+    Yes,
+    carry_out,
+    wanted,
+    with_operations,
+)
+from orderkeep.cli.paging import (
+    LIMIT_DEFAULT,
+    All,
+    Cursor,
+    Limit,
+    Page,
+    Paging,
+    print_page,
+    print_page_json,
+)
+from orderkeep.cli.terminal import AsJson, examples
+
+if TYPE_CHECKING:
+    from orderkeep.web.admin_bodies import OutboxRowAnswer
+    from orderkeep.web.operations import OperationsDesk
+
+app = typer.Typer(help="Look at events on their way to the queues; retry or give up parked ones.")
+
+StateName = Literal["pending", "sent", "failed", "discarded"]
+
+Route = Annotated[str | None, typer.Option("--route", help="Only for this queue or exchange.")]
+Aggregate = Annotated[str | None, typer.Option("--order", help="Only about this order number.")]
+
+
+@app.command(
+    "list",
+    epilog=examples("orderkeep outbox list --state failed", "orderkeep outbox list --all --json"),
+)
+def list_outbox(
+    *,
+    state: Annotated[StateName, typer.Option("--state", help="In this state.")] = "pending",
+    service: Service = None,
+    limit: Limit = LIMIT_DEFAULT,
+    cursor: Cursor = None,
+    is_whole: All = False,
+    as_json: AsJson = False,
+) -> None:
+    """List events, service by service, newest first in each."""
+    paging = Paging(limit=limit, cursor=cursor, is_whole=is_whole)
+    page = with_operations(
+        lambda desk: paging.collect(
+            lambda at, count: _fetch(desk, state=state, service=service, cursor=at, limit=count)
+        )
+    )
+    if as_json:
+        print_page_json(page)
+        return
+    print_page(
+        page,
+        ("id", "type", "route", "order", "created", "attempts", "last error"),
+        lambda row: (
+            row.id,
+            row.type,
+            row.route,
+            row.aggregate_id,
+            row.created_at,
+            row.attempts,
+            row.last_error,
+        ),
+    )
+
+
+@app.command(
+    epilog=examples(
+        "orderkeep outbox retry order-17 order-18",
+        "orderkeep outbox retry --route cart-sync --dry-run",
+    )
+)
+def retry(
+    ids: Ids = None,
+    *,
+    route: Route = None,
+    order: Aggregate = None,
+    service: Service = None,
+    everything: Everything = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let parked events go again, with a fresh budget of tries."""
+    from orderkeep.messaging.outbox_rows import OutboxFilter
+
+    which = OutboxFilter(route=route, aggregate_id=order)
+    carry_out(
+        lambda desk, change: desk.retry_outbox(change),
+        wanted(ids, which, service=service, is_everything=everything),
+        is_dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+@app.command(
+    epilog=examples(
+        "orderkeep outbox discard order-17",
+        "orderkeep outbox discard --order 0100000000000009 --yes",
+    )
+)
+def discard(
+    ids: Ids = None,
+    *,
+    route: Route = None,
+    order: Aggregate = None,
+    service: Service = None,
+    everything: Everything = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give up events that were not sent, waiting ones too; what waited behind them goes on."""
+    from orderkeep.messaging.outbox_rows import OutboxFilter
+
+    which = OutboxFilter(route=route, aggregate_id=order)
+    carry_out(
+        lambda desk, change: desk.discard_outbox(change),
+        wanted(ids, which, service=service, is_everything=everything),
+        is_dry_run=dry_run,
+        as_json=as_json,
+        question="Give up {count} events, which nobody will hear of?",
+        is_confirmed=yes,
+    )
+
+
+async def _fetch(
+    desk: "OperationsDesk", *, state: StateName, service: str | None, cursor: str | None, limit: int
+) -> "Page[OutboxRowAnswer]":
+    from orderkeep.messaging.outbox_rows import OutboxState
+    from orderkeep.web.admin_bodies import outbox_row_answer
+
+    page = await desk.list_outbox(
+        state=OutboxState(state), service=service, cursor=cursor, limit=limit
+    )
+    return Page(
+        items=[outbox_row_answer(each.service, each.row) for each in page.rows],
+        next_cursor=page.next_cursor,
+    )

@@ -1,0 +1,122 @@
+"""`orderkeep run`: the whole service in one process, until a signal ends it.
+
+The first SIGTERM or SIGINT lets what is in hand finish; the second ends the process at once, which
+loses nothing either.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from orderkeep.cli.environment import read_settings
+from orderkeep.cli.exits import ExitCode, exit_code_of
+from orderkeep.cli.terminal import examples
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from orderkeep.settings import Settings
+
+app = typer.Typer()
+
+
+@app.command(
+    rich_help_panel="Serve",
+    epilog=examples(
+        "orderkeep run",
+        "ORDERKEEP_HTTP_PORT=9000 ORDERKEEP_DATA_DIR=./data orderkeep run",
+    ),
+)
+def run() -> None:
+    """Run the whole service: HTTP, queues, cart and payment, in one process.
+
+    By default everything is kept in a SQLite file in ./orderkeep-data, which is made if missing.
+    SIGTERM or Ctrl-C ends it once what is in hand is finished; a second one ends it at once.
+    """
+    import asyncio
+
+    import structlog
+
+    from orderkeep.logs import configure_logging
+
+    settings = read_settings()
+    configure_logging(settings.log_level, log_format=settings.log_format)
+    try:
+        with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
+            runner.run(_serve(settings))
+    except Exception as error:
+        if exit_code_of(error) is ExitCode.BUG:
+            # Nobody may be looking, and it may never happen again: the traceback is kept.
+            structlog.get_logger().critical("run_failed", exc_info=True)
+        raise
+
+
+def _find_loop_factory() -> "Callable[[], asyncio.AbstractEventLoop] | None":
+    """Return the quicker event loop where there is one, or None for Python's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(settings: "Settings") -> None:
+    import asyncio
+
+    import structlog
+
+    from orderkeep.wiring.embedded import run_embedded
+
+    log = structlog.get_logger()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, _stop_or_end, stop, number)
+    hints: list[asyncio.Task[None]] = []
+
+    def announce(url: str) -> None:
+        log.info("serving", url=url, docs=f"{url}/docs", data_dir=str(settings.data_dir))
+        hints.append(asyncio.create_task(_hint_how_to_begin(settings)))
+
+    try:
+        await run_embedded(settings, stop=stop, announce=announce)
+    finally:
+        for hint in hints:
+            hint.cancel()
+        await asyncio.gather(*hints, return_exceptions=True)
+    log.info("stopped")
+
+
+def _stop_or_end(stop: "asyncio.Event", number: signal.Signals) -> None:
+    if stop.is_set():
+        # At once, and so that whoever waits sees the signal: no handler, no goodbye.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    stop.set()
+
+
+async def _hint_how_to_begin(settings: "Settings") -> None:
+    """Log how to begin, if nothing is for sale yet."""
+    import structlog
+
+    from orderkeep.database.transaction import StoreUnavailableError
+    from orderkeep.orders.catalogue_desk import CatalogueDesk
+    from orderkeep.wiring.storage import open_database
+
+    log = structlog.get_logger()
+    if "orders" not in settings.services:
+        return
+    database = open_database(settings)
+    try:
+        if not await CatalogueDesk(database=database).list_active(after="", limit_count=1):
+            log.info(
+                "nothing_for_sale_yet",
+                fill_catalogue="orderkeep skus import examples/skus.csv",
+                or_let_shoppers_in="orderkeep demo",
+            )
+    except StoreUnavailableError as error:
+        log.warning("catalogue_unreadable", error=str(error))
+    finally:
+        await database.close()

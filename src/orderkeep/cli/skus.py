@@ -1,0 +1,173 @@
+"""`orderkeep skus`: the catalogue from a file.
+
+Invariant: a file is imported whole, in one transaction, or not at all; so it can be mended and
+imported again. A crash in between leaves nothing of it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orderkeep.cli.environment import read_settings_quietly
+from orderkeep.cli.exits import ExitCode, WrongUsageError
+from orderkeep.cli.terminal import AsJson, examples, note, note_console, print_json, print_text
+
+if TYPE_CHECKING:
+    from orderkeep.database.transaction import Transaction
+    from orderkeep.orders.catalogue_desk import SkuEntry
+    from orderkeep.orders.sku_file import SkuFileProblem
+    from orderkeep.settings import Settings
+
+app = typer.Typer(help="Fill the catalogue.")
+
+# Enough to see the pattern, as the reader of the file has it.
+_PROBLEM_COUNT_MAX = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import did."""
+
+    created_count: int
+    updated_count: int
+
+
+@app.callback()
+def _skus() -> None:
+    # A group of one command would otherwise be that command.
+    pass
+
+
+@app.command(
+    "import",
+    epilog=examples("orderkeep skus import examples/skus.csv"),
+)
+def import_file(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A CSV file in UTF-8; its first line names the columns."
+        ),
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Import a catalogue from a CSV file: all of it, or, if a line is wrong, nothing.
+
+    Columns: sku_id, title, price, currency; and, if wanted, product_id, stock, is_active.
+    SKUs that are known get the file's title and price and keep their stock: leave it empty there.
+    """
+    import asyncio
+
+    from orderkeep.orders.sku_file import SkuFileError, read_sku_file
+
+    settings = read_settings_quietly()
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        message = f"{file} cannot be read: {error.strerror}"
+        raise WrongUsageError(message) from error
+    try:
+        entries = read_sku_file(raw)
+        imported = asyncio.run(_import(settings, entries, raw=raw))
+    except SkuFileError as error:
+        _print_problems(error.problems, file=file, as_json=as_json)
+        raise typer.Exit(ExitCode.WRONG) from None
+    if as_json:
+        print_json({"created": imported.created_count, "updated": imported.updated_count})
+    else:
+        print_text(
+            f"{len(entries)} SKUs imported: {imported.created_count} new,"
+            f" {imported.updated_count} updated."
+        )
+
+
+async def _import(settings: "Settings", entries: "Sequence[SkuEntry]", *, raw: bytes) -> Imported:
+    from rich.progress import Progress
+
+    from orderkeep.cli.opened_database import bring_up, opened_database
+
+    path = settings.sqlite_path
+    if path is not None and not path.exists():
+        # A catalogue may come before the first `run`.
+        await bring_up(settings)
+    console = note_console()
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("importing", total=len(entries))
+        async with opened_database(settings) as database:
+            return await database.transact(
+                lambda transaction: import_skus(
+                    transaction,
+                    entries,
+                    line_by_sku_id=_lines_of(raw),
+                    advance=lambda: progress.advance(task),
+                )
+            )
+
+
+async def import_skus(
+    transaction: "Transaction",
+    entries: "Sequence[SkuEntry]",
+    *,
+    line_by_sku_id: dict[str, int],
+    advance: Callable[[], object],
+) -> Imported:
+    """Write every entry inside the transaction.
+
+    Args:
+        transaction: Takes all of them.
+        entries: Each SKU once.
+        line_by_sku_id: Where each stands in its file.
+        advance: Called after each.
+
+    Raises:
+        SkuFileError: some cannot be written, such as stock for a SKU that has stock; the
+            transaction must not be committed.
+    """
+    from orderkeep.orders.catalogue_desk import put_sku
+    from orderkeep.orders.sku_file import SkuFileError, SkuFileProblem
+    from orderkeep.refusal import Refusal
+
+    created_count = 0
+    problems: list[SkuFileProblem] = []
+    # Sorted, as every use case takes its locks.
+    for entry in sorted(entries, key=lambda entry: entry.sku_id):
+        try:
+            _, is_new = await put_sku(transaction, entry)
+        except Refusal as refusal:
+            detail = (
+                f"SKU {entry.sku_id} has stock already: leave its stock empty"
+                if refusal.code == "stock_exists"
+                else refusal.detail
+            )
+            line = line_by_sku_id[entry.sku_id]
+            problems.append(SkuFileProblem(line=line, detail=detail))
+        else:
+            created_count += is_new
+        advance()
+    if problems:
+        raise SkuFileError(tuple(sorted(problems, key=lambda problem: problem.line)))
+    return Imported(created_count=created_count, updated_count=len(entries) - created_count)
+
+
+def _lines_of(raw: bytes) -> dict[str, int]:
+    """Return the line on which each SKU of a file stands that was read without a mistake."""
+    import csv
+    import io
+
+    reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""))
+    return {row["sku_id"].strip(): reader.line_num for row in reader}
+
+
+def _print_problems(problems: "Sequence[SkuFileProblem]", *, file: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"problems": [{"line": each.line, "detail": each.detail} for each in problems]})
+        return
+    for problem in problems[:_PROBLEM_COUNT_MAX]:
+        note(f"{file}:{problem.line}: {problem.detail}")
+    if len(problems) > _PROBLEM_COUNT_MAX:
+        note(f"and {len(problems) - _PROBLEM_COUNT_MAX} more")
+    note("Nothing was imported: mend the file and import it again.")

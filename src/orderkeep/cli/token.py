@@ -1,0 +1,68 @@
+"""`orderkeep token`: a bearer token for the HTTP API, for people and scripts at hand."""
+
+from typing import Annotated
+
+import typer
+
+from orderkeep.cli.environment import read_settings_quickly
+from orderkeep.cli.exits import WrongUsageError
+from orderkeep.cli.terminal import examples, print_text, warn
+from orderkeep.contracts.caller import MESSAGES_SCOPE, OPERATOR_READ_SCOPE, OPERATOR_SCOPE
+
+app = typer.Typer()
+
+TTL_S_DEFAULT = 3600
+
+# Ten years: who asks for more has confused seconds with something else.
+TTL_S_MAX = 10 * 365 * 24 * 3600
+
+_KNOWN_SCOPES = (OPERATOR_SCOPE, OPERATOR_READ_SCOPE, MESSAGES_SCOPE)
+
+
+@app.command(
+    rich_help_panel="Serve",
+    epilog=examples(
+        "orderkeep token --user ann",
+        "orderkeep token --user bob --scope operator --scope messages --ttl 600",
+        'curl -H "Authorization: Bearer $(orderkeep token --user ann)" '
+        "http://127.0.0.1:8080/api/v1/orders",
+    ),
+)
+def token(
+    *,
+    user: Annotated[str, typer.Option("--user", help="The user id it stands for.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scope",
+            help="What it opens beside the user's own: operator, operator:read or messages."
+            " May be given several times.",
+        ),
+    ] = None,
+    ttl: Annotated[
+        int,
+        typer.Option("--ttl", min=1, max=TTL_S_MAX, help="For how many seconds it is good."),
+    ] = TTL_S_DEFAULT,
+) -> None:
+    """Print a bearer token, and nothing else.
+
+    It is signed with ORDERKEEP_JWT_SECRET, else with the secret in the data directory.
+    """
+    from orderkeep.instant import after
+    from orderkeep.web.auth import sign_token
+    from orderkeep.wiring import chance
+    from orderkeep.wiring.embedded import find_jwt_secret
+    from orderkeep.wiring.shop import token_key
+
+    settings = read_settings_quickly()
+    key = token_key(settings, jwt_secret=find_jwt_secret(settings))
+    scopes = scope or []
+    try:
+        signed = sign_token(
+            key, user_id=user, scopes=scopes, expires_at=after(chance.now(), seconds=ttl)
+        )
+    except ValueError as error:
+        raise WrongUsageError(str(error)) from None
+    for unknown in [each for each in scopes if each not in _KNOWN_SCOPES]:
+        warn(f"the scope {unknown!r} opens nothing here; known are {', '.join(_KNOWN_SCOPES)}")
+    print_text(signed)

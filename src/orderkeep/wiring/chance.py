@@ -1,0 +1,56 @@
+"""The clock and the dice: what the rest of the code takes as arguments."""
+
+import random
+import secrets
+import time
+import uuid
+
+from orderkeep.instant import Instant
+from orderkeep.orders.order_number import DRAWN_LIMIT
+
+_NANOSECONDS_PER_MICROSECOND = 1_000
+
+# 80 bits: two refunds or payments never share a number.
+_NUMBER_LENGTH_BYTES = 10
+
+_system_random = random.SystemRandom()
+
+
+def now() -> Instant:
+    """Return this machine's wall clock. Due times take the database's clock instead."""
+    return Instant(time.time_ns() // _NANOSECONDS_PER_MICROSECOND)
+
+
+def new_uuid() -> str:
+    """Draw a UUID: a message id, a lease token, a request id."""
+    return str(uuid.uuid4())
+
+
+def draw_jitter() -> float:
+    """Draw from 0.0 to 1.0: what spreads pauses, so that no crowd returns as one."""
+    return random.random()  # noqa: S311 (spreads load; nobody gains by guessing it)
+
+
+def draw_order_number() -> int:
+    """Draw what an order's number ends with."""
+    return _system_random.randrange(DRAWN_LIMIT)
+
+
+def draw_nonce() -> str:
+    """Draw what makes a one-time token unlike any other."""
+    return secrets.token_hex(8)
+
+
+def draw_payment_no() -> str:
+    """Draw the number of a payment."""
+    return f"P{secrets.token_hex(_NUMBER_LENGTH_BYTES)}"
+
+
+def draw_refund_no() -> str:
+    """Draw the number of a refund."""
+    return f"R{secrets.token_hex(_NUMBER_LENGTH_BYTES)}"
+
+
+def draw_secret() -> bytes:
+    """Draw a key of 256 bits."""
+    return secrets.token_bytes(32)

@@ -1,0 +1,130 @@
+"""What `orderkeep skus import` does with a file, good or bad."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Invoke
+
+GOOD = """\
+sku_id,product_id,title,price,currency,stock
+tea,teas,"Tea,
+green",48.00,CNY,200
+cup,,Cup,29.90,CNY,
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "skus.csv"
+    path.write_text(GOOD)
+    return path
+
+
+def stored(tmp_path: Path) -> list[tuple]:
+    connection = sqlite3.connect(tmp_path / "data" / "orderkeep.db")
+    try:
+        return connection.execute(
+            "select sku_id, product_id, title, unit_price_minor, currency, available"
+            " from skus join stock using (sku_id) order by sku_id"
+        ).fetchall()
+    finally:
+        connection.close()
+
+
+def test_a_good_file_is_imported_whole_before_the_first_run(
+    invoke: Invoke, file: Path, tmp_path: Path
+) -> None:
+    result = invoke("skus", "import", str(file))
+
+    assert (result.exit_code, result.stdout) == (0, "2 SKUs imported: 2 new, 0 updated.\n")
+    assert stored(tmp_path) == [
+        ("cup", None, "Cup", 2990, "CNY", 0),
+        ("tea", "teas", "Tea,\ngreen", 4800, "CNY", 200),
+    ]
+
+
+def test_a_known_sku_gets_its_new_price_and_keeps_its_stock(
+    invoke: Invoke, file: Path, tmp_path: Path
+) -> None:
+    invoke("skus", "import", str(file))
+    file.write_text("sku_id,title,price,currency\ntea,Green tea,50.00,CNY\npot,Pot,9.00,CNY\n")
+
+    result = invoke("skus", "import", str(file), "--json")
+
+    assert json.loads(result.stdout) == {"created": 1, "updated": 1}
+    assert stored(tmp_path) == [
+        ("cup", None, "Cup", 2990, "CNY", 0),
+        ("pot", None, "Pot", 900, "CNY", 0),
+        ("tea", None, "Green tea", 5000, "CNY", 200),
+    ]
+
+
+def test_every_bad_line_is_named_and_nothing_is_imported(
+    invoke: Invoke, file: Path, tmp_path: Path
+) -> None:
+    invoke("skus", "import", str(file))
+    bad = tmp_path / "bad.csv"
+    bad.write_text(
+        "sku_id,title,price,currency,stock\n"
+        "pot,Pot,9.00,CNY,1\n"
+        "bad id,Pot,9.00,CNY,1\n"
+        "lid,Lid,9.001,CNY,-1\n"
+    )
+
+    result = invoke("skus", "import", str(bad))
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{bad}:3: sku_id 'bad id'" in result.stderr
+    assert f"{bad}:4: price '9.001'" in result.stderr
+    assert f"{bad}:4: stock '-1'" in result.stderr
+    assert [row[0] for row in stored(tmp_path)] == ["cup", "tea"]
+
+
+def test_stock_for_a_sku_that_has_stock_is_named_by_its_line_and_nothing_is_imported(
+    invoke: Invoke, file: Path, tmp_path: Path
+) -> None:
+    invoke("skus", "import", str(file))
+    file.write_text(
+        "sku_id,title,price,currency,stock\n"
+        '"pot","A\npot",9.00,CNY,1\n'
+        "\n"
+        "tea,Green tea,50.00,CNY,7\n"
+        "cup,Big cup,30.00,CNY,8\n"
+    )
+
+    result = invoke("skus", "import", str(file), "--json")
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["problems"] == [
+        {"line": 5, "detail": "SKU tea has stock already: leave its stock empty"},
+        {"line": 6, "detail": "SKU cup has stock already: leave its stock empty"},
+    ]
+    assert [row[0] for row in stored(tmp_path)] == ["cup", "tea"]
+    assert [row[3] for row in stored(tmp_path)] == [2990, 4800]
+
+
+def test_many_bad_lines_are_counted(invoke: Invoke, file: Path) -> None:
+    known = "".join(f"sku-{number:03},Tea,1.00,CNY,1\n" for number in range(30))
+    file.write_text("sku_id,title,price,currency,stock\n" + known)
+    invoke("skus", "import", str(file))
+
+    result = invoke("skus", "import", str(file))
+
+    assert result.exit_code == 1
+    assert f"{file}:21: SKU sku-019 " in result.stderr
+    assert f"{file}:22:" not in result.stderr
+    assert "and 10 more" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["missing.csv", "."])
+def test_a_file_that_cannot_be_read_is_wrong_usage(
+    invoke: Invoke, tmp_path: Path, name: str
+) -> None:
+    result = invoke("skus", "import", str(tmp_path / name))
+
+    assert result.exit_code == 2
+    assert "cannot be read" in result.stderr
+    assert not (tmp_path / "data").exists()
