@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from orderkeep.database.schema import METADATA
 from orderkeep.database.sqlite import SqliteDatabase
 from orderkeep.database.statement import Statement
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
-from sqlalchemy import text
 
 TABLE_MODULES = (
     "orderkeep.orders.tables",

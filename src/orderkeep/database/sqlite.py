@@ -126,9 +126,15 @@ class SqliteTransaction:
 class SqliteDatabase:
     """One SQLite file, served to one event loop."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the file; it is opened, and made if it is missing, with the first transaction."""
+    def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
+        """Take the file; it is opened, and made if it is missing, with the first transaction.
+
+        Args:
+            path: The file.
+            busy_timeout_s: How long to wait while another process writes.
+        """
         self._path = path
+        self._busy_timeout_s = busy_timeout_s
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         self._readers = ThreadPoolExecutor(READER_COUNT, thread_name_prefix="sqlite-reader")
         self._local = threading.local()
@@ -137,9 +143,11 @@ class SqliteDatabase:
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run the work on the writer thread, commit it, and return its answer."""
         loop = asyncio.get_running_loop()
-        answer, callbacks = await loop.run_in_executor(self._writer, self._transact, work)
-        for callback in callbacks:
-            callback()
+        running = loop.run_in_executor(self._writer, self._transact, work)
+        running.add_done_callback(_call_back)
+        # A caller that is cancelled (its client hung up) must take neither the commit along nor
+        # what follows from it.
+        answer, _ = await asyncio.shield(running)
         return answer
 
     async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
@@ -158,7 +166,7 @@ class SqliteDatabase:
         self, work: Callable[[Transaction], Awaitable[T]]
     ) -> tuple[T, list[Callable[[], None]]]:
         try:
-            connection = self._connection()
+            connection = self._connection(is_writer=True)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 transaction = SqliteTransaction(connection)
@@ -176,7 +184,7 @@ class SqliteDatabase:
 
     def _read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
         try:
-            connection = self._connection()
+            connection = self._connection(is_writer=False)
             connection.execute("BEGIN")
             try:
                 return _drive(work(SqliteTransaction(connection)))
@@ -185,16 +193,18 @@ class SqliteDatabase:
         except sqlite3.Error as error:
             raise _translated(error) from error
 
-    def _connection(self) -> sqlite3.Connection:
+    def _connection(self, *, is_writer: bool) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = open_connection(self._path)
+            connection = open_connection(self._path, busy_timeout_s=self._busy_timeout_s)
+            if not is_writer:
+                connection.execute("PRAGMA query_only=ON")
             self._local.connection = connection
             self._connections.append(connection)
         return connection
 
 
-def open_connection(path: Path) -> sqlite3.Connection:
+def open_connection(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
     """Return a connection set up the way every user of the file must be.
 
     Raises:
@@ -206,7 +216,7 @@ def open_connection(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(
             path,
-            timeout=BUSY_TIMEOUT_S,
+            timeout=busy_timeout_s,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=_CACHED_STATEMENTS_COUNT,
@@ -218,6 +228,13 @@ def open_connection(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise _translated(error) from error
     return connection
+
+
+def _call_back(running: asyncio.Future[tuple[T, list[Callable[[], None]]]]) -> None:
+    if running.cancelled() or running.exception() is not None:
+        return
+    for callback in running.result()[1]:
+        callback()
 
 
 def _drive(work: Awaitable[T]) -> T:

@@ -1,4 +1,4 @@
-"""The migrations make exactly the tables that the code expects, in steps that a crash cannot split."""
+"""The migrations make exactly the tables that the code expects."""
 
 import importlib
 import sqlite3
