@@ -6,11 +6,15 @@ Due times are compared with the database's clock only; see `orderkeep.database.d
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NewType
 
 Instant = NewType("Instant", int)
 
 MICROSECONDS_PER_SECOND = 1_000_000
+
+# One transaction has one `now`, which stands in all that it writes; deadlines lie close together.
+_REMEMBERED_TEXTS_COUNT = 4096
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_MICROSECOND = timedelta(microseconds=1)
@@ -33,6 +37,7 @@ def datetime_of(instant: Instant) -> datetime:
     return _EPOCH + timedelta(microseconds=instant)
 
 
+@lru_cache(_REMEMBERED_TEXTS_COUNT)
 def rfc3339(instant: Instant) -> str:
     """Return the instant as RFC 3339 in UTC, with a fraction only where there is one."""
     text = datetime_of(instant).isoformat()

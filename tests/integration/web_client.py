@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry
 
 from orderkeep.instant import Instant, after
 from orderkeep.web.app import WebParts, build_app
-from orderkeep.web.auth import TokenAuthenticator, TokenKey, sign_token
+from orderkeep.web.auth import TokenAuthenticator
 from orderkeep.web.health import Readiness
+from orderkeep.web.tokens import TokenKey, sign_token
 
 # 2024-01-01T10:00:00Z: tokens are signed and checked by this clock alone.
 NOW = Instant(1_704_103_200_000_000)

@@ -4,6 +4,8 @@ Modules here import nothing heavy until a command runs, so that help answers at 
 says what exit codes mean, `terminal.py` how answers look.
 """
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -23,6 +25,8 @@ from orderkeep.cli import (
     verify,
 )
 from orderkeep.cli.command_line import CommandLine
+from orderkeep.cli.exits import ExitCode
+from orderkeep.cli.terminal import note
 
 _EPILOG = """\
 Settings are environment variables; `orderkeep config` lists them with their values.
@@ -53,7 +57,18 @@ for _name, _group in (
 
 def main() -> None:
     """Run the command that the arguments of this process name, and end with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal whose encoding lacks a character shows its number instead.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if any(not _is_text(argument) for argument in sys.argv[1:]):
+        note("orderkeep: an argument is not UTF-8")
+        sys.exit(ExitCode.USAGE)
     app(prog_name="orderkeep")
+
+
+def _is_text(argument: str) -> bool:
+    # What is no UTF-8 comes as lone surrogates, which no database and no document takes.
+    return not any("\ud800" <= one <= "\udfff" for one in argument)
 
 
 def _print_version(*, is_wanted: bool) -> None:

@@ -120,10 +120,9 @@ class _Draw:
 
 def _token_maker(settings: "Settings") -> "Tokens":
     from orderkeep.instant import after
-    from orderkeep.web.auth import sign_token
+    from orderkeep.web.tokens import sign_token
     from orderkeep.wiring import chance
-    from orderkeep.wiring.embedded import find_jwt_secret
-    from orderkeep.wiring.shop import token_key
+    from orderkeep.wiring.keys import find_jwt_secret, token_key
 
     key = token_key(settings, jwt_secret=find_jwt_secret(settings))
 

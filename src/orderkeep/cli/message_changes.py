@@ -23,7 +23,7 @@ _ROUND_COUNT_MAX = 1000
 ServiceName = Literal["order", "cart", "payment"]
 Service = Annotated[ServiceName | None, typer.Option("--service", help="Only of this service.")]
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="[ID]...", help="Such as order-17, from the list.")
+    list[str] | None, typer.Argument(metavar="ID", help="Such as order-17, from the list.")
 ]
 Everything = Annotated[bool, typer.Option("--all", help="Every one that can be, without a filter.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would become of each.")]

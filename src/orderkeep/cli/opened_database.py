@@ -19,7 +19,7 @@ from orderkeep.database.schema_version import (
 )
 from orderkeep.database.transaction import Database
 from orderkeep.settings import Settings
-from orderkeep.wiring.storage import open_database
+from orderkeep.wiring.storage import open_database, schema_url
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ async def opened_database(settings: Settings) -> AsyncIterator[Database]:
                 " or set ORDERKEEP_DATA_DIR to where it keeps its data"
             )
             raise WrongUsageError(message)
-        _check_schema(await asyncio.to_thread(find_schema_state, settings.effective_database_url))
+        _check_schema(await asyncio.to_thread(find_schema_state, schema_url(settings)))
         yield database
     finally:
         await database.close()
@@ -63,15 +63,15 @@ async def bring_up(settings: Settings) -> bool:
     """Make the database if it is missing, bring it to the current schema; return what changed.
 
     Raises:
-        DataDirectoryError: the data directory cannot be written.
+        DataDirectoryError: the database's directory cannot be written.
         SchemaTooNewError: the database was made by a newer release.
         StoreUnavailableError: it cannot be opened.
         NotInThisReleaseError: the settings name an engine that this release does not have.
     """
     await open_database(settings).close()  # refuses an engine that is not there
-    if settings.database_url is None:
-        prepare_data_directory(settings.data_dir)
-    return await asyncio.to_thread(upgrade_schema, settings.effective_database_url)
+    if settings.sqlite_path is not None:
+        prepare_data_directory(settings.sqlite_path.parent)
+    return await asyncio.to_thread(upgrade_schema, schema_url(settings))
 
 
 def _check_schema(state: SchemaState) -> None:

@@ -85,7 +85,9 @@ async def _serve(settings: "Settings") -> None:
     finally:
         for hint in hints:
             hint.cancel()
-        await asyncio.gather(*hints, return_exceptions=True)
+        for outcome in await asyncio.gather(*hints, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("hint_failed", exc_info=outcome)
     log.info("stopped")
 
 

@@ -59,6 +59,7 @@ def import_file(
 
     Columns: sku_id, title, price, currency; and, if wanted, product_id, stock, is_active.
     SKUs that are known get the file's title and price and keep their stock: leave it empty there.
+    While a very large file is written, a service on the same SQLite database cannot take orders.
     """
     import asyncio
 

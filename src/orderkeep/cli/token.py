@@ -49,10 +49,9 @@ def token(
     It is signed with ORDERKEEP_JWT_SECRET, else with the secret in the data directory.
     """
     from orderkeep.instant import after
-    from orderkeep.web.auth import sign_token
+    from orderkeep.web.tokens import sign_token
     from orderkeep.wiring import chance
-    from orderkeep.wiring.embedded import find_jwt_secret
-    from orderkeep.wiring.shop import token_key
+    from orderkeep.wiring.keys import find_jwt_secret, token_key
 
     settings = read_settings_quickly()
     key = token_key(settings, jwt_secret=find_jwt_secret(settings))

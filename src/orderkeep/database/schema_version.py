@@ -5,17 +5,32 @@ at a version, never between two.
 """
 
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, column, create_engine, event, select, table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from orderkeep.database.transaction import StoreUnavailableError
+from orderkeep.database.statement import Statement
+from orderkeep.database.transaction import ReadTransaction, StoreUnavailableError
+
+__all__ = [
+    "URL",
+    "SchemaState",
+    "SchemaTooNewError",
+    "find_schema_state",
+    "find_schema_version",
+    "newest_schema_version",
+    "sqlite_url",
+    "upgrade_schema",
+]
+
+_VERSION = Statement(select(column("version_num")).select_from(table("alembic_version")).limit(1))
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 
@@ -33,18 +48,32 @@ class SchemaTooNewError(Exception):
     """The database was made by a newer release than this one."""
 
 
-def sqlite_url(path: Path) -> str:
-    """Return the URL by which migrations reach a SQLite file."""
-    return f"sqlite:///{path}"
+def sqlite_url(path: Path) -> URL:
+    """Return the URL by which migrations reach a SQLite file, whatever its path holds."""
+    return URL.create("sqlite", database=str(path))
 
 
-def find_schema_state(url: str) -> SchemaState:
+@lru_cache(maxsize=1)
+def newest_schema_version() -> str:
+    """Return the version that this release brings a database to."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None
+    return head
+
+
+async def find_schema_version(transaction: ReadTransaction) -> str | None:
+    """Return the version that the database is at, or None if no migration has run."""
+    row = await transaction.fetch_one(_VERSION)
+    return None if row is None else row["version_num"]
+
+
+def find_schema_state(url: URL) -> SchemaState:
     """Return how the database stands to this release.
 
     Raises:
         StoreUnavailableError: the database cannot be reached.
     """
-    engine = _engine(url)
+    engine = create_engine(url, poolclass=NullPool)
     try:
         with engine.connect() as connection:
             return _state(connection)
@@ -54,14 +83,14 @@ def find_schema_state(url: str) -> SchemaState:
         engine.dispose()
 
 
-def upgrade_schema(url: str) -> bool:
+def upgrade_schema(url: URL) -> bool:
     """Bring the database to the current schema; return whether there was anything to do.
 
     Raises:
         SchemaTooNewError: the database was made by a newer release.
         StoreUnavailableError: the database cannot be reached.
     """
-    engine = _engine(url)
+    engine = _writing_engine(url)
     try:
         with engine.connect() as connection:
             state = _state(connection)
@@ -86,9 +115,9 @@ def upgrade_schema(url: str) -> bool:
 
 def _state(connection: Connection) -> SchemaState:
     current = _current(connection)
-    scripts = ScriptDirectory.from_config(_config())
-    if current == scripts.get_current_head():
+    if current == newest_schema_version():
         return SchemaState.CURRENT
+    scripts = ScriptDirectory.from_config(_config())
     known = {script.revision for script in scripts.walk_revisions()}
     if current is not None and current not in known:
         return SchemaState.AHEAD
@@ -106,7 +135,7 @@ def _config() -> Config:
     return config
 
 
-def _engine(url: str) -> Engine:
+def _writing_engine(url: URL) -> Engine:
     engine = create_engine(url, poolclass=NullPool)
     if engine.dialect.name == "sqlite":
         # The driver's own transactions skip DDL, so a crash could leave half a migration; these

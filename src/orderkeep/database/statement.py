@@ -5,8 +5,9 @@ needs to run it; so a store keeps its statements as constants of this module's t
 compiles each of them the first time it meets it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, bindparam, literal_column, or_
@@ -24,31 +25,33 @@ class CompiledStatement:
     Attributes:
         sql: The text with the engine's own placeholders.
         defaults: Values that the statement itself carries, by parameter name.
-        positions: Parameter names in the order of positional placeholders, or empty.
         lists: Names of the parameters that take a list.
+        positional: Picks from values by name those of the placeholders, in their order; empty
+            where the engine's placeholders are names.
     """
 
     sql: str
     defaults: Mapping[str, Any]  # what Core bound literally: str, int, bytes or None
-    positions: tuple[str, ...]
     lists: frozenset[str]
+    positional: Callable[[Mapping[str, Any]], Sequence[Any]]
 
 
 class Statement:
-    """A Core statement, compiled at most once for each dialect."""
+    """A Core statement, compiled at most once for each dialect and its kind of placeholders."""
 
     __slots__ = ("_by_dialect", "clause")
 
     def __init__(self, clause: ClauseElement) -> None:
         self.clause = clause
-        self._by_dialect: dict[str, CompiledStatement] = {}
+        self._by_dialect: dict[tuple[str, str], CompiledStatement] = {}
 
     def compiled_for(self, dialect: Dialect) -> CompiledStatement:
         """Return the statement as SQL text of the dialect."""
-        compiled = self._by_dialect.get(dialect.name)
+        key = (dialect.name, dialect.paramstyle)
+        compiled = self._by_dialect.get(key)
         if compiled is None:
             compiled = _compile(self.clause, dialect=dialect)
-            self._by_dialect[dialect.name] = compiled
+            self._by_dialect[key] = compiled
         return compiled
 
 
@@ -175,10 +178,17 @@ def _compile(clause: ClauseElement, *, dialect: Dialect) -> CompiledStatement:
             for parameter, name in compiled.bind_names.items()
             if not parameter.required
         },
-        positions=tuple(compiled.positiontup or ()),
         lists=frozenset(
             name
             for parameter, name in compiled.bind_names.items()
             if isinstance(parameter.type, ListParameter)
         ),
+        positional=_picker(compiled.positiontup or ()),
     )
+
+
+def _picker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    # For one name `itemgetter` would return the value itself, and for none it has no form.
+    return lambda values: [values[name] for name in names]

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from orderkeep.messaging.message import Headers
 
 # Deeper structures are no header of anyone's; below this they are shown as Python writes them.
@@ -17,26 +19,36 @@ _DEPTH_MAX = 16
 # Python refuses to print a number of more than 4,300 digits, which have some 14,000 bits.
 _INTEGER_BITS_MAX = 8_192
 
-# What nearly all headers are: they need not be looked at any closer.
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+# What nearly all headers are, written and read the quick way: the same JSON at a tenth of the cost.
+# Numbers with a fraction are not among them, for the quick writer makes a null of NaN.
+_PLAIN = frozenset({str, int, bool, type(None)})
 
+_QUICK_ENCODER = msgspec.json.Encoder()
+_QUICK_DECODER = msgspec.json.Decoder()
 _ENCODER = json.JSONEncoder(allow_nan=False)
 
 
 def encode_headers(headers: Mapping[str, object]) -> bytes:
     """Return the headers as JSON in ASCII, whatever they hold."""
-    if all(type(value) in _PLAIN for value in headers.values()):
+    if all(type(name) is str and type(value) in _PLAIN for name, value in headers.items()):
         try:
-            return _ENCODER.encode(headers).encode()
-        except (TypeError, ValueError):
-            # A name that is no text, or a number that is none.
+            raw = _QUICK_ENCODER.encode(headers)
+        except ValueError:
+            # A lone surrogate, or a number too long to print.
             pass
+        else:
+            if raw.isascii():
+                return raw
     return _ENCODER.encode(_representable(headers, depth=0)).encode()
 
 
 def decode_headers(raw: bytes) -> Headers:
     """Return what `encode_headers` wrote."""
-    headers: dict[str, Any] = json.loads(raw)  # what stands in it is JSON, of any depth
+    try:
+        headers: dict[str, Any] = _QUICK_DECODER.decode(raw)
+    except ValueError:
+        # A lone surrogate; what stands in it is JSON all the same, of any depth.
+        headers = json.loads(raw)
     return headers
 
 

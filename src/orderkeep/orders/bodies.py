@@ -25,7 +25,9 @@ from orderkeep.orders.store.reports import TimedOutOrder
 from orderkeep.orders.store.stock import Sku
 
 
-class RequestBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RequestBody(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """A body that a client sends: unknown members are refused."""
 
 

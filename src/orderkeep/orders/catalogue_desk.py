@@ -147,7 +147,7 @@ async def put_sku(transaction: Transaction, entry: SkuEntry) -> tuple[Sku, bool]
         raise Refusal(
             code,
             f"SKU {entry.sku_id} has stock already: leave `stock` out, and move it with"
-            " POST /api/v1/admin/skus/{sku_id}/stock-movements.",
+            f" POST /api/v1/admin/skus/{entry.sku_id}/stock-movements.",
         )
     old = (await lock_skus(transaction, [entry.sku_id]))[entry.sku_id]
     await update_sku(transaction, fresh, now=now)

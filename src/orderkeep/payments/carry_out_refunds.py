@@ -9,7 +9,8 @@ Invariant: a refund leaves `requested` once, with one answer, in one transaction
 asked more than once: it gives back once for each `refund_no`, that is its part of the contract.
 
 A crash after the claim, or after the channel gave back, leaves the refund `requested`: when the
-claim runs out it is asked for again under the same number, and the channel's answer is the same.
+claim runs out, or is released by a start that knows itself alone, it is asked for again under the
+same number, and the channel's answer is the same.
 """
 
 import asyncio
@@ -215,6 +216,15 @@ async def finish_refunds(
     announcements = [refund_announcement(refund) for refund in finished]
     await announce(transaction, announcements, outbox=outbox, now=now)
     transaction.after_commit(partial(_log_finished, finished))
+
+
+async def release_refund_claims(transaction: Transaction) -> int:
+    """Let every open refund be asked for at once; return how many would have waited.
+
+    Only for a start that knows itself alone: whoever claimed them is dead. A claim looks like a
+    pause between two tries, so pauses end as well; the channel is asked once more, no harm done.
+    """
+    return await refund_store.release_refunds(transaction, now=await transaction.now())
 
 
 async def _claim(transaction: Transaction) -> list[DueRefund]:

@@ -5,8 +5,8 @@ spelling of a path gets around it.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
 from typing import Any
@@ -19,9 +19,7 @@ from orderkeep.contracts.text import is_identifier
 from orderkeep.instant import MICROSECONDS_PER_SECOND, Instant
 from orderkeep.web.problems import InsufficientScopeError, UnauthenticatedError
 from orderkeep.web.route_rules import Access, check_parameters, rules_of
-
-# One algorithm, named here and never taken from a token.
-ALGORITHM = "HS256"
+from orderkeep.web.tokens import ALGORITHM, TokenKey
 
 # Clocks of two machines differ; the contract allows half a minute.
 LEEWAY_S = 30
@@ -60,21 +58,6 @@ class InvalidTokenError(UnauthenticatedError):
             f"The caller is not known: {flaw}.",
             challenge=f'Bearer error="invalid_token", error_description="{flaw}"',
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenKey:
-    """What tokens are signed and verified with.
-
-    Attributes:
-        secret: The HS256 key, at least 32 bytes.
-        audience: What `aud` must name.
-        issuer: What `iss` must be; None lets any pass.
-    """
-
-    secret: str = field(repr=False)
-    audience: str
-    issuer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,30 +183,6 @@ class Admission:
             return Response(None, status_code=204, headers={"Allow": ", ".join(rules.methods)})
         check_parameters(request, rules)
         return None
-
-
-def sign_token(key: TokenKey, *, user_id: str, scopes: Collection[str], expires_at: Instant) -> str:
-    """Return a bearer token that `TokenAuthenticator` takes until it expires.
-
-    Raises:
-        ValueError: user_id is no identifier, or a scope is not one word.
-    """
-    if not is_identifier(user_id):
-        message = f"{user_id!r} is no user id: 1 to 64 letters, digits and ._:-"
-        raise ValueError(message)
-    if any(not scope or len(scope.split()) != 1 for scope in scopes):
-        message = "a scope is one word"
-        raise ValueError(message)
-    claims: dict[str, object] = {
-        "sub": user_id,
-        "aud": key.audience,
-        "exp": expires_at // MICROSECONDS_PER_SECOND,
-    }
-    if scopes:
-        claims["scope"] = " ".join(scopes)
-    if key.issuer is not None:
-        claims["iss"] = key.issuer
-    return jwt.encode(claims, key.secret, algorithm=ALGORITHM)
 
 
 def _authorization_of(request: Request[Any, Any, Any]) -> bytes | None:

@@ -3,12 +3,16 @@
 import random
 import secrets
 import time
-import uuid
 
 from orderkeep.instant import Instant
 from orderkeep.orders.order_number import DRAWN_LIMIT
 
 _NANOSECONDS_PER_MICROSECOND = 1_000
+_NANOSECONDS_PER_MILLISECOND = 1_000_000
+
+# Of a UUID of version 7 (RFC 9562, section 5.7): the time takes 48 bits, the rest is drawn.
+_UUID_DRAWN_BYTES = 10
+_UUID_VARIANTS = "89ab"
 
 # 80 bits: two refunds or payments never share a number.
 _NUMBER_LENGTH_BYTES = 10
@@ -22,8 +26,16 @@ def now() -> Instant:
 
 
 def new_uuid() -> str:
-    """Draw a UUID: a message id, a lease token, a request id."""
-    return str(uuid.uuid4())
+    """Draw a UUID: a message id, a lease token, a request id.
+
+    It begins with the time, so that keys drawn together stand together in an index; an index of
+    keys without order has a page to write for nearly each of them.
+    """
+    milliseconds = time.time_ns() // _NANOSECONDS_PER_MILLISECOND
+    drawn = secrets.token_bytes(_UUID_DRAWN_BYTES)
+    digits = f"{milliseconds:012x}{drawn.hex()}"
+    variant = _UUID_VARIANTS[drawn[-1] & 3]
+    return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def draw_jitter() -> float:

@@ -1,7 +1,7 @@
 """The whole shop in one process on an embedded database: what `orderkeep run` is.
 
-Invariant: one `run` holds the data directory; so every lease it finds belongs to nobody, and the
-messages of a killed predecessor are handed out again at once.
+Invariant: one `run` holds the data directory; so every lease it finds belongs to nobody, and what
+a killed predecessor had in hand, messages and refunds, is taken up again at once.
 """
 
 import asyncio
@@ -15,28 +15,18 @@ from orderkeep import failure_points
 from orderkeep.data_directory import (
     lock_data_directory,
     prepare_data_directory,
-    read_or_make_secret,
 )
 from orderkeep.database.schema_version import upgrade_schema
+from orderkeep.database.transaction import Database
+from orderkeep.messaging.database_queue import DatabaseQueue
+from orderkeep.payments.carry_out_refunds import release_refund_claims
 from orderkeep.settings import Settings
 from orderkeep.web.server import listen
-from orderkeep.wiring import chance
+from orderkeep.wiring.keys import find_jwt_secret
 from orderkeep.wiring.shop import build_shop, run_shop
-from orderkeep.wiring.storage import open_database, open_database_queue
+from orderkeep.wiring.storage import open_database, open_database_queue, schema_url
 
 log = structlog.get_logger()
-
-
-def find_jwt_secret(settings: Settings) -> str:
-    """Return the key that signs tokens: the setting, else the data directory's own.
-
-    Raises:
-        DataDirectoryError: the directory's secret can be neither read nor made.
-    """
-    if settings.jwt_secret is not None:
-        return settings.jwt_secret.get_secret_value()
-    prepare_data_directory(settings.data_dir)
-    return read_or_make_secret(settings.data_dir, drawn=chance.draw_secret())
 
 
 async def run_embedded(
@@ -79,11 +69,9 @@ async def _run_alone(
     try:
         listener = listen(settings.http_host, settings.http_port)
         try:
-            await asyncio.to_thread(upgrade_schema, settings.effective_database_url)
+            await asyncio.to_thread(upgrade_schema, schema_url(settings))
             queue = open_database_queue(settings, database)
-            released_count = await queue.release_all_leases()
-            if released_count:
-                log.info("messages_recovered", message_count=released_count)
+            await _recover(database, queue)
             async with httpx.AsyncClient(follow_redirects=False) as client:
                 shop = build_shop(
                     settings,
@@ -98,3 +86,13 @@ async def _run_alone(
             listener.close()
     finally:
         await database.close()
+
+
+async def _recover(database: Database, queue: DatabaseQueue) -> None:
+    """Take up at once what a killed predecessor had in hand."""
+    message_count = await queue.release_all_leases()
+    if message_count:
+        log.info("messages_recovered", message_count=message_count)
+    refund_count = await database.transact(release_refund_claims)
+    if refund_count:
+        log.info("refunds_recovered", refund_count=refund_count)

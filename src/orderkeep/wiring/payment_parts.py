@@ -1,6 +1,5 @@
 """Builds the payment service."""
 
-
 from orderkeep.database.transaction import Database
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.signal import Signal

@@ -15,8 +15,10 @@ import httpx
 import structlog
 from litestar.types import ControllerRouterHandler
 
-from orderkeep.database.schema_version import SchemaState, find_schema_state
+from orderkeep.contracts import order_timeout_queue, payment_success_notify
+from orderkeep.database.schema_version import find_schema_version, newest_schema_version
 from orderkeep.database.transaction import Database, ReadTransaction
+from orderkeep.database.turns import giving_way
 from orderkeep.messaging.broker import Topology
 from orderkeep.messaging.database_queue import DatabaseQueue
 from orderkeep.messaging.dead_letters import DeadLetters
@@ -32,7 +34,7 @@ from orderkeep.settings import Settings
 from orderkeep.status import StatusReader
 from orderkeep.web.admin_routes import ROUTE_HANDLERS as OPERATION_ROUTES
 from orderkeep.web.app import WebApp, WebParts, build_app
-from orderkeep.web.auth import TokenAuthenticator, TokenKey
+from orderkeep.web.auth import TokenAuthenticator
 from orderkeep.web.health import CheckFailedError, Readiness, ReadinessCheck
 from orderkeep.web.operations import OperationsDesk, ServiceMessages
 from orderkeep.web.queues import ROUTE_HANDLERS as QUEUE_ROUTES
@@ -40,12 +42,17 @@ from orderkeep.web.queues import InboundQueue
 from orderkeep.web.server import Listener, serve
 from orderkeep.wiring import chance
 from orderkeep.wiring.cart_parts import build_cart_parts
+from orderkeep.wiring.keys import token_key
 from orderkeep.wiring.order_parts import build_order_parts
 from orderkeep.wiring.parts import Run, ServiceParts
 from orderkeep.wiring.payment_parts import build_payment_parts
 from orderkeep.wiring.storage import SERVICE_OF_SETTING, build_outboxes, used_topology
 
 log = structlog.get_logger()
+
+# What decides how an order ends: its deadline has come, its money has come. The messages of the
+# other queues tell somebody of what has been decided, and give way to requests and to these.
+_AWAITED_QUEUES = frozenset({order_timeout_queue.QUEUE, payment_success_notify.QUEUE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +66,6 @@ class Shop:
     app: WebApp
     readiness: Readiness
     loops: Mapping[str, Run]
-
-
-def token_key(settings: Settings, *, jwt_secret: str) -> TokenKey:
-    """Return what tokens are signed and verified with."""
-    return TokenKey(secret=jwt_secret, audience=settings.jwt_audience, issuer=settings.jwt_issuer)
 
 
 def build_operations_desk(outboxes: Mapping[str, Outbox], *, database: Database) -> OperationsDesk:
@@ -118,7 +120,7 @@ def build_shop(
         loops.update(
             _messaging_loops(settings, service, database=database, queue=queue, metrics=metrics)
         )
-    readiness = Readiness(_readiness_checks(settings, database=database))
+    readiness = Readiness(_readiness_checks(database))
     status_reader = build_status_reader(settings, outboxes)
 
     async def refresh_metrics() -> None:
@@ -252,8 +254,8 @@ def _messaging_loops(
         policy=RetentionPolicy(outbox_s=settings.outbox_retention_s),
     )
     loops: dict[str, Run] = {
-        f"{name}-dispatcher": dispatcher.run,
-        f"{name}-retention": retention.run,
+        f"{name}-dispatcher": giving_way(dispatcher.run),
+        f"{name}-retention": giving_way(retention.run),
     }
     policy = DeliveryPolicy(
         prefetch=settings.prefetch,
@@ -277,7 +279,8 @@ def _messaging_loops(
             count_outcome=metrics.count_messages,
             aggregate_name="order_no",
         )
-        loops[consumer.queue] = subscription.run
+        is_awaited = consumer.queue in _AWAITED_QUEUES
+        loops[consumer.queue] = subscription.run if is_awaited else giving_way(subscription.run)
     return loops
 
 
@@ -298,7 +301,7 @@ def _inbound_queues(
     }
 
 
-def _readiness_checks(settings: Settings, *, database: Database) -> list[ReadinessCheck]:
+def _readiness_checks(database: Database) -> list[ReadinessCheck]:
     async def answers() -> None:
         async def work(transaction: ReadTransaction) -> None:
             await transaction.now()
@@ -306,9 +309,9 @@ def _readiness_checks(settings: Settings, *, database: Database) -> list[Readine
         await database.read(work)
 
     async def schema_is_current() -> None:
-        state = await asyncio.to_thread(find_schema_state, settings.effective_database_url)
-        if state is not SchemaState.CURRENT:
-            message = f"the schema is {state}: run `orderkeep migrate`"
+        version = await database.read(find_schema_version)
+        if version != newest_schema_version():
+            message = f"the schema is at version {version}, not at {newest_schema_version()}"
             raise CheckFailedError(message)
 
     return [

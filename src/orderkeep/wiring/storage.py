@@ -1,10 +1,12 @@
 """Picks the database and the broker that the settings name."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from orderkeep.carts.tables import KERNEL as CART_TABLES
 from orderkeep.contracts.order_events import EXCHANGE as ORDER_EVENTS
 from orderkeep.contracts.topology import TOPOLOGY
+from orderkeep.database.schema_version import URL, sqlite_url
 from orderkeep.database.sqlite import SqliteDatabase
 from orderkeep.database.transaction import Database
 from orderkeep.messaging.broker import Topology
@@ -30,14 +32,16 @@ def open_database(settings: Settings) -> Database:
     Raises:
         NotInThisReleaseError: it is not a SQLite file.
     """
-    path = settings.sqlite_path
-    if path is None:
-        message = (
-            "ORDERKEEP_DATABASE_URL names PostgreSQL, which this release does not have yet:"
-            " unset it, or give sqlite:///PATH"
-        )
-        raise NotInThisReleaseError(message)
-    return SqliteDatabase(path)
+    return SqliteDatabase(_sqlite_path(settings))
+
+
+def schema_url(settings: Settings) -> URL:
+    """Return where migrations find the database.
+
+    Raises:
+        NotInThisReleaseError: it is not a SQLite file.
+    """
+    return sqlite_url(_sqlite_path(settings))
 
 
 def open_database_queue(settings: Settings, database: Database) -> DatabaseQueue:
@@ -83,3 +87,14 @@ def build_outboxes(settings: Settings) -> Mapping[str, Outbox]:
         name: Outbox(tables, new_message_id=chance.new_uuid, unused_routes=routes)
         for name, tables in KERNEL_TABLES.items()
     }
+
+
+def _sqlite_path(settings: Settings) -> Path:
+    path = settings.sqlite_path
+    if path is None:
+        message = (
+            "ORDERKEEP_DATABASE_URL names PostgreSQL, which this release does not have yet:"
+            " unset it, or give sqlite:///PATH"
+        )
+        raise NotInThisReleaseError(message)
+    return path

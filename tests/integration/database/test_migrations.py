@@ -14,9 +14,12 @@ from orderkeep.database.schema_version import (
     SchemaState,
     SchemaTooNewError,
     find_schema_state,
+    find_schema_version,
+    newest_schema_version,
     sqlite_url,
     upgrade_schema,
 )
+from orderkeep.database.sqlite import SqliteDatabase
 from orderkeep.database.transaction import StoreUnavailableError
 from tests.conftest import TABLE_MODULES, create_tables_sql
 
@@ -85,6 +88,39 @@ def test_a_file_that_is_no_database_is_said_so(tmp_path: Path):
 
     with pytest.raises(StoreUnavailableError, match="not a database"):
         upgrade_schema(sqlite_url(path))
+
+
+@pytest.mark.parametrize("name", ["we?rd", "100%", "%41", "a b#c", "ünï"])
+def test_a_path_may_hold_anything(tmp_path: Path, name: str):
+    folder = tmp_path / name
+    folder.mkdir()
+
+    upgrade_schema(sqlite_url(folder / "shop.db"))
+
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    assert (folder / "shop.db").exists()
+    assert find_schema_state(sqlite_url(folder / "shop.db")) is SchemaState.CURRENT
+
+
+def test_looking_at_the_schema_needs_no_turn_to_write(tmp_path: Path):
+    url = sqlite_url(tmp_path / "shop.db")
+    upgrade_schema(url)
+    writer = sqlite3.connect(tmp_path / "shop.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+
+    assert find_schema_state(url) is SchemaState.CURRENT
+
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+async def test_the_schema_version_is_read_in_a_transaction(tmp_path: Path):
+    upgrade_schema(sqlite_url(tmp_path / "shop.db"))
+    database = SqliteDatabase(tmp_path / "shop.db")
+
+    assert await database.read(find_schema_version) == newest_schema_version() == "0003"
+
+    await database.close()
 
 
 def _definitions(connection: sqlite3.Connection, what: str) -> dict[str, frozenset[str]]:

@@ -8,6 +8,7 @@ from structlog.typing import EventDict
 
 from orderkeep.database.sqlite import SqliteDatabase
 from tests.integration.orders.shop import Shop
+from tests.integration.orders.storefront import Storefront, storefront_of
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +23,10 @@ async def shop(database: SqliteDatabase) -> AsyncIterator[Shop]:
     """A shop with nothing in its catalogue."""
     async with Shop(database).open() as shop:
         yield shop
+
+
+@pytest.fixture
+async def storefront(shop: Shop) -> AsyncIterator[Storefront]:
+    """The shop over HTTP."""
+    async with storefront_of(shop) as storefront:
+        yield storefront

@@ -160,8 +160,8 @@ PLANTED = [
     ),
     (
         (
-            "INSERT INTO order_history SELECT order_no, 0, from_status, to_status, cause, actor, note,"
-            " changed_at FROM order_history WHERE order_no = :pending"
+            "INSERT INTO order_history SELECT order_no, 0, from_status, to_status, cause, actor,"
+            " note, changed_at FROM order_history WHERE order_no = :pending"
         ),
         {"history-without-gaps": ":pending", "history-is-a-chain": ":pending"},
     ),

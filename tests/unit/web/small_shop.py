@@ -25,8 +25,9 @@ from orderkeep.contracts.page import PageLimit
 from orderkeep.contracts.text import Identifier, Quantity
 from orderkeep.instant import Instant
 from orderkeep.web.app import WebApp, WebParts, build_app
-from orderkeep.web.auth import TokenAuthenticator, TokenKey, sign_token
+from orderkeep.web.auth import TokenAuthenticator
 from orderkeep.web.health import Readiness, ReadinessCheck
+from orderkeep.web.tokens import TokenKey, sign_token
 
 NOW = Instant(1_800_000_000_000_000)
 

@@ -10,13 +10,8 @@ import httpx
 import pytest
 
 from orderkeep.instant import Instant
-from orderkeep.web.auth import (
-    InvalidTokenError,
-    TokenAuthenticator,
-    TokenFlaw,
-    TokenKey,
-    sign_token,
-)
+from orderkeep.web.auth import InvalidTokenError, TokenAuthenticator, TokenFlaw
+from orderkeep.web.tokens import TokenKey, sign_token
 
 NOW_S = 1_800_000_000
 KEY = "k" * 32

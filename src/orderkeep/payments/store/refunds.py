@@ -86,6 +86,11 @@ _CLAIM_REFUND = RowStatement(
     )
     .returning(REFUNDS.c.refund_no)
 )
+_RELEASE_REFUNDS = Statement(
+    update(REFUNDS)
+    .where(_IS_REQUESTED, REFUNDS.c.next_attempt_at > bindparam("now"))
+    .values(next_attempt_at=bindparam("now"))
+)
 _POSTPONE_REFUND = RowStatement(
     update(REFUNDS)
     .where(
@@ -194,6 +199,11 @@ async def claim_refunds(
         for due in sorted(refunds, key=lambda due: due.refund.refund_no)
     ]
     return {row["refund_no"] for row in await transaction.fetch_rows(_CLAIM_REFUND, rows)}
+
+
+async def release_refunds(transaction: Transaction, *, now: Instant) -> int:
+    """Let every refund that is claimed, or waits, be tried now; return how many there are."""
+    return await transaction.execute(_RELEASE_REFUNDS, now=now)
 
 
 async def postpone_refunds(transaction: Transaction, due_at: Mapping[str, Instant]) -> None:
