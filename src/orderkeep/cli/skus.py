@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Fill the catalogue.")
 
-# Enough to see the pattern, as the reader of the file has it.
-_PROBLEM_COUNT_MAX = 20
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
@@ -58,7 +55,7 @@ def import_file(
     """Import a catalogue from a CSV file: all of it, or, if a line is wrong, nothing.
 
     Columns: sku_id, title, price, currency; and, if wanted, product_id, stock, is_active.
-    SKUs that are known get the file's title and price and keep their stock: leave it empty there.
+    SKUs that are known get the file's title and price, and keep the stock they have.
     While a very large file is written, a service on the same SQLite database cannot take orders.
     """
     import asyncio
@@ -73,10 +70,10 @@ def import_file(
         raise WrongUsageError(message) from error
     try:
         entries = read_sku_file(raw)
-        imported = asyncio.run(_import(settings, entries, raw=raw))
     except SkuFileError as error:
         _print_problems(error.problems, file=file, as_json=as_json)
         raise typer.Exit(ExitCode.WRONG) from None
+    imported = asyncio.run(_import(settings, entries))
     if as_json:
         print_json({"created": imported.created_count, "updated": imported.updated_count})
     else:
@@ -86,7 +83,7 @@ def import_file(
         )
 
 
-async def _import(settings: "Settings", entries: "Sequence[SkuEntry]", *, raw: bytes) -> Imported:
+async def _import(settings: "Settings", entries: "Sequence[SkuEntry]") -> Imported:
     from rich.progress import Progress
 
     from orderkeep.cli.opened_database import bring_up, opened_database
@@ -103,7 +100,6 @@ async def _import(settings: "Settings", entries: "Sequence[SkuEntry]", *, raw: b
                 lambda transaction: import_skus(
                     transaction,
                     entries,
-                    line_by_sku_id=_lines_of(raw),
                     advance=lambda: progress.advance(task),
                 )
             )
@@ -113,62 +109,33 @@ async def import_skus(
     transaction: "Transaction",
     entries: "Sequence[SkuEntry]",
     *,
-    line_by_sku_id: dict[str, int],
     advance: Callable[[], object],
 ) -> Imported:
-    """Write every entry inside the transaction.
+    """Write every entry inside the transaction; a SKU that is known keeps its stock.
 
     Args:
         transaction: Takes all of them.
         entries: Each SKU once.
-        line_by_sku_id: Where each stands in its file.
         advance: Called after each.
-
-    Raises:
-        SkuFileError: some cannot be written, such as stock for a SKU that has stock; the
-            transaction must not be committed.
     """
-    from orderkeep.orders.catalogue_desk import put_sku
-    from orderkeep.orders.sku_file import SkuFileError, SkuFileProblem
-    from orderkeep.refusal import Refusal
+    from dataclasses import replace
 
-    created_count = 0
-    problems: list[SkuFileProblem] = []
+    from orderkeep.orders.catalogue_desk import put_sku
+    from orderkeep.orders.store.stock import lock_skus
+
+    known = await lock_skus(transaction, {entry.sku_id for entry in entries})
     # Sorted, as every use case takes its locks.
     for entry in sorted(entries, key=lambda entry: entry.sku_id):
-        try:
-            _, is_new = await put_sku(transaction, entry)
-        except Refusal as refusal:
-            detail = (
-                f"SKU {entry.sku_id} has stock already: leave its stock empty"
-                if refusal.code == "stock_exists"
-                else refusal.detail
-            )
-            line = line_by_sku_id[entry.sku_id]
-            problems.append(SkuFileProblem(line=line, detail=detail))
-        else:
-            created_count += is_new
+        is_known = entry.sku_id in known
+        await put_sku(transaction, replace(entry, stock=None) if is_known else entry)
         advance()
-    if problems:
-        raise SkuFileError(tuple(sorted(problems, key=lambda problem: problem.line)))
-    return Imported(created_count=created_count, updated_count=len(entries) - created_count)
-
-
-def _lines_of(raw: bytes) -> dict[str, int]:
-    """Return the line on which each SKU of a file stands that was read without a mistake."""
-    import csv
-    import io
-
-    reader = csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline=""))
-    return {row["sku_id"].strip(): reader.line_num for row in reader}
+    return Imported(created_count=len(entries) - len(known), updated_count=len(known))
 
 
 def _print_problems(problems: "Sequence[SkuFileProblem]", *, file: Path, as_json: bool) -> None:
     if as_json:
         print_json({"problems": [{"line": each.line, "detail": each.detail} for each in problems]})
         return
-    for problem in problems[:_PROBLEM_COUNT_MAX]:
+    for problem in problems:
         note(f"{file}:{problem.line}: {problem.detail}")
-    if len(problems) > _PROBLEM_COUNT_MAX:
-        note(f"and {len(problems) - _PROBLEM_COUNT_MAX} more")
     note("Nothing was imported: mend the file and import it again.")

@@ -83,17 +83,16 @@ class SqliteTransaction:
 
     async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
         """Return every row that the statement yields."""
-        return _rows(self._run(statement, parameters))
+        return cast("list[Row]", self._run(statement, parameters).fetchall())  # sqlite3.Row
 
     async def fetch_one(self, statement: Statement, **parameters: Parameter) -> Row | None:
         """Return the first row that the statement yields, or None."""
-        rows = _rows(self._run(statement, parameters))
-        return rows[0] if rows else None
+        return cast("Row | None", self._run(statement, parameters).fetchone())  # sqlite3.Row
 
     async def now(self) -> Instant:
         """Return the database's clock, exact to the millisecond."""
-        (now,) = self._run(_NOW, {}).fetchone()
-        return Instant(now)
+        row = self._run(_NOW, {}).fetchone()
+        return Instant(row["now"])
 
     async def execute(self, statement: Statement, **parameters: Parameter) -> int:
         """Run a statement and return how many rows it changed."""
@@ -118,7 +117,7 @@ class SqliteTransaction:
         execute = self._connection.execute
         yielded: list[Row] = []
         for values in _positional(compiled, rows):
-            yielded += _rows(execute(compiled.sql, values))
+            yielded += execute(compiled.sql, values).fetchall()
         return yielded
 
     def after_commit(self, callback: Callable[[], None]) -> None:
@@ -230,6 +229,7 @@ def open_connection(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sq
             check_same_thread=False,
             cached_statements=_CACHED_STATEMENTS_COUNT,
         )
+        connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -252,15 +252,6 @@ def _positional(
     if compiled.defaults.keys() - rows[0].keys():
         rows = [{**compiled.defaults, **row} for row in rows]
     return map(compiled.positional, rows)
-
-
-def _rows(cursor: sqlite3.Cursor) -> list[Row]:
-    """Return what a cursor yields, by column name; sqlite3's own rows search it at each look."""
-    rows = cursor.fetchall()
-    if not rows:
-        return []
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _drive(work: Awaitable[T]) -> T:
