@@ -58,7 +58,14 @@ def lock_data_directory(path: Path) -> DataDirectoryLock:
     Raises:
         DataDirectoryError: another `run` holds it.
     """
-    file = (path / _LOCK_FILE).open("a+")
+    try:
+        file = (path / _LOCK_FILE).open("a+")
+    except OSError as error:
+        message = (
+            f"the data directory {path} cannot be locked ({error.strerror}):"
+            f" give {_LOCK_FILE} in it to this user"
+        )
+        raise DataDirectoryError(message) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -1,8 +1,8 @@
 """Named places where a test may kill the process, to prove that nothing is lost there.
 
-Every step boundary of the messaging kernel and of the use cases calls `reach("its.name")`. Unless
-armed, that is one comparison. Armed, it ends the process the way a power cut would: no handlers,
-no flushes, no goodbye.
+The step boundaries of the messaging kernel and of the order service call `reach("its.name")`.
+Unless armed, that is one comparison. Armed, it ends the process the way a power cut would: no
+handlers, no flushes, no goodbye.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 An `Instant` is a count of microseconds since 1970-01-01T00:00:00 UTC. It fits 64 bits until the
 year 294,000, has no time zone to lose, and crosses the database boundary without conversion.
-Due times are compared with the database's clock only; see `orderkeep.database.dialect`.
+Due times are compared with the database's clock only: `Transaction.now`.
 """
 
 from datetime import UTC, datetime, timedelta

@@ -7,7 +7,7 @@ class Refusal(Exception):  # noqa: N818 (a refusal is an answer, not an error)
     """A request that was understood and turned down.
 
     It knows nothing of HTTP or queues: `web/problems.py` gives each code its status, and
-    `messaging/delivery.py` decides whether a message is tried again or set aside.
+    `messaging/settling.py` sets the message aside that met it.
 
     Attributes:
         code: Stable machine-readable name, such as `out_of_stock`.

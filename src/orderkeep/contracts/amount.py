@@ -72,8 +72,7 @@ def check_amount(amount_minor: int) -> None:
     if amount_minor > AMOUNT_MINOR_MAX:
         limit = text_of_minor(AMOUNT_MINOR_MAX)
         detail = f"{text_of_minor(amount_minor)} is over {limit}, the most one amount may be"
-        refusal = Refusal("amount_too_large", detail, members={"limit": limit})
-        raise refusal
+        raise Refusal("amount_too_large", detail, members={"limit": limit})
 
 
 def read_amount_minor(value: object) -> int:

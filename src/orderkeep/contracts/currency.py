@@ -30,5 +30,4 @@ def check_currency(currency: str) -> None:
     """
     if not is_supported_currency(currency):
         detail = f"{currency} is not an ISO 4217 currency with two decimals; use one that is"
-        refusal = Refusal("unsupported_currency", detail, members={"currency": currency})
-        raise refusal
+        raise Refusal("unsupported_currency", detail, members={"currency": currency})

@@ -4,6 +4,10 @@ Invariant: a transaction that `transact` answered is on disk (`synchronous=FULL`
 is open for writing in this process. A crash before the commit leaves no trace of it; a crash after
 it, before the answer, leaves all of it: callers tell the two apart by their own keys.
 
+Transactions that wait at the same time share a commit, and so the wait for the disk. Each stands
+in a savepoint of its own: one that fails takes nobody with it, and all are answered after the
+commit. They run one after the other, so each sees what those before it did, as it would otherwise.
+
 The writer thread drives the coroutine of a transaction itself, without an event loop: every method
 of the transaction answers at once, so the coroutine runs to its end in one go. Two things follow.
 A statement costs no hop between threads, and a transaction that awaits anything but the database
@@ -14,10 +18,11 @@ import asyncio
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from sqlalchemy import select
 from sqlalchemy.dialects import sqlite as sqlite_dialect
@@ -51,6 +56,10 @@ BUSY_TIMEOUT_S = 5.0
 
 # Readers serve HTTP look-ups and reports; more than a few only take turns on the interpreter lock.
 READER_COUNT = 4
+
+# After so long no other transaction joins those that will share a commit: the first of them should
+# not wait much longer for company than the disk takes to flush.
+_SHARED_S_MAX = 0.02
 
 # Values by position: looking up each name for each row takes as long as writing the row.
 _DIALECT = sqlite_dialect.dialect(paramstyle="qmark")
@@ -132,6 +141,57 @@ class SqliteTransaction:
         return self._connection.execute(compiled.sql, compiled.positional(values))
 
 
+class _Waiting(Generic[T]):
+    """A transaction that waits for its turn, and afterwards for its commit."""
+
+    def __init__(self, work: Callable[[Transaction], Awaitable[T]]) -> None:
+        self.committed: Future[tuple[T, list[Callable[[], None]]]] = Future()
+        self._work = work
+        self._outcome: tuple[T, list[Callable[[], None]]] | None = None
+        self._error: BaseException | None = None
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Run the work in a savepoint; if it fails, that is its caller's and nobody else's.
+
+        Raises:
+            StoreUnavailableError: SQLite has rolled back all that shares the commit.
+        """
+        if not self.committed.set_running_or_notify_cancel():
+            return
+        connection.execute("SAVEPOINT one")
+        try:
+            transaction = SqliteTransaction(connection)
+            self._outcome = (_drive(self._work(transaction)), transaction.callbacks)
+        except BaseException as error:
+            self._error = error
+            if not connection.in_transaction:
+                message = f"SQLite gave up all that was to be committed together: {error}"
+                raise StoreUnavailableError(message) from error
+            connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+
+    def answer(self) -> None:
+        """Answer, now that it is certain what was committed.
+
+        A refusal as well waits for that: it may rest on what another one did that shares the
+        commit.
+        """
+        if self.committed.cancelled():
+            return
+        if self._error is not None:
+            self.fail(self._error)
+        else:
+            assert self._outcome is not None
+            self.committed.set_result(self._outcome)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer that nothing of it was committed."""
+        if not self.committed.cancelled():
+            self.committed.set_exception(
+                _translated(error) if isinstance(error, sqlite3.Error) else error
+            )
+
+
 class SqliteDatabase:
     """One SQLite file, served to one event loop."""
 
@@ -144,14 +204,22 @@ class SqliteDatabase:
         """
         self._path = path
         self._busy_timeout_s = busy_timeout_s
-        self._writer = Turns(thread_name="sqlite-writer")
+        self._turns: Turns[_Waiting[object]] = Turns()
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite-writer")
         self._readers = ThreadPoolExecutor(READER_COUNT, thread_name_prefix="sqlite-reader")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        self._is_closed = False
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run the work on the writer thread, commit it, and return its answer."""
-        running = asyncio.wrap_future(self._writer.submit(lambda: self._transact(work)))
+        if self._is_closed:
+            message = "the database is closed"
+            raise RuntimeError(message)
+        waiting = _Waiting(work)
+        self._turns.add(cast("_Waiting[object]", waiting))  # the line does not look at answers
+        self._writer.submit(self._take_turn)
+        running = asyncio.wrap_future(waiting.committed)
         running.add_done_callback(_call_back)
         # A caller that is cancelled (its client hung up) must take neither the commit along nor
         # what follows from it.
@@ -165,20 +233,24 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         """Finish the transactions in hand and close the file."""
-        self._writer.close()
+        self._is_closed = True
+        self._writer.shutdown(wait=True)
         self._readers.shutdown(wait=True)
         for connection in self._connections:
             connection.close()
 
-    def _transact(
-        self, work: Callable[[Transaction], Awaitable[T]]
-    ) -> tuple[T, list[Callable[[], None]]]:
+    def _take_turn(self) -> None:
+        """Run the transaction whose turn it is, and those that join it, up to their commit."""
+        first = self._turns.begin()
+        if first is None:
+            # There is a call for each transaction, and some went along with an earlier turn.
+            return
+        together = [first]
         try:
             connection = self._connection(is_writer=True)
             connection.execute("BEGIN IMMEDIATE")
             try:
-                transaction = SqliteTransaction(connection)
-                answer = _drive(work(transaction))
+                self._run_together(connection, together)
                 reach("database.before_commit")
                 connection.execute("COMMIT")
                 reach("database.after_commit")
@@ -186,9 +258,21 @@ class SqliteDatabase:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
-            raise _translated(error) from error
-        return answer, transaction.callbacks
+        except BaseException as error:  # noqa: BLE001 (nothing is committed: all callers' to decide)
+            for waiting in together:
+                waiting.fail(error)
+        else:
+            for waiting in together:
+                waiting.answer()
+
+    def _run_together(
+        self, connection: sqlite3.Connection, together: list[_Waiting[object]]
+    ) -> None:
+        ends_at_s = time.monotonic() + _SHARED_S_MAX
+        together[0].run(connection)
+        while time.monotonic() < ends_at_s and (joining := self._turns.join()) is not None:
+            together.append(joining)
+            joining.run(connection)
 
     def _read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
         try:

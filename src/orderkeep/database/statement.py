@@ -58,8 +58,8 @@ class Statement:
 class RowStatement(Statement):
     """A statement for one row, written with `row_value` for what differs from row to row.
 
-    The embedded engine runs it row by row. An engine across a network rewrites it to read all
-    rows from arrays at once; `orderkeep.database.bulk` says how.
+    The embedded engine runs it row by row; an engine across a network can read all rows from
+    arrays at once.
     """
 
     __slots__ = ()

@@ -10,15 +10,14 @@ A crash loses only transactions that had not begun; nobody has been told of thos
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
-# A transaction of a hundred messages takes some ten milliseconds, of one request about one: so
-# whoever gives way waits for tens of milliseconds, and keeps at least a tenth of the turns.
+# A turn takes some milliseconds, a few tens at most: so whoever gives way waits for less than a
+# second, and keeps a tenth of the turns.
 TURNS_PAST_MAX = 9
 
 _GIVES_WAY: ContextVar[bool] = ContextVar("gives_way", default=False)
@@ -40,54 +39,35 @@ def giving_way(run: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     return run_giving_way
 
 
-class Turns:
-    """One thread and the two lines before it."""
+class Turns(Generic[T]):
+    """Two lines: those in front, and those who give way. One thread adds, one other takes."""
 
-    def __init__(self, *, thread_name: str) -> None:
-        """Start the thread when there is something to do."""
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=thread_name)
-        self._front: deque[Callable[[], None]] = deque()
-        self._behind: deque[Callable[[], None]] = deque()
+    def __init__(self) -> None:
+        """Begin with nobody waiting."""
+        self._front: deque[T] = deque()
+        self._behind: deque[T] = deque()
+        self._line = self._front
         self._turns_past_count = 0
-        self._is_closed = False
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Let the thread do the work when its turn has come.
+    def add(self, waiting: T) -> None:
+        """Let someone wait in the line of the loop or request that calls."""
+        (self._behind if _GIVES_WAY.get() else self._front).append(waiting)
 
-        Raises:
-            RuntimeError: the thread is ending or has ended.
-        """
-        if self._is_closed:
-            message = "the database is closed"
-            raise RuntimeError(message)
-        answer: Future[T] = Future()
-        line = self._behind if _GIVES_WAY.get() else self._front
-        line.append(lambda: _do(work, answer=answer))
-        # One call for each piece of work; which piece it does is decided when it runs.
-        self._thread.submit(self._do_next)
-        return answer
-
-    def close(self) -> None:
-        """Do what waits, and end the thread."""
-        self._is_closed = True
-        self._thread.shutdown(wait=True)
-
-    def _do_next(self) -> None:
-        is_past_turn = self._turns_past_count >= TURNS_PAST_MAX
-        if self._front and not (self._behind and is_past_turn):
+    def begin(self) -> T | None:
+        """Begin a turn and return whose it is; None if nobody waits."""
+        if self._front and not (self._behind and self._turns_past_count >= TURNS_PAST_MAX):
+            self._line = self._front
             self._turns_past_count += 1 if self._behind else 0
-            self._front.popleft()()
         else:
+            self._line = self._behind
             self._turns_past_count = 0
-            self._behind.popleft()()
+        return self._line.popleft() if self._line else None
 
+    def join(self) -> T | None:
+        """Return who else may share the turn that has begun: the next one in the same line.
 
-def _do(work: Callable[[], T], *, answer: Future[T]) -> None:
-    if not answer.set_running_or_notify_cancel():
-        return
-    try:
-        result = work()
-    except BaseException as error:  # noqa: BLE001 (whatever it is, it is the caller's)
-        answer.set_exception(error)
-    else:
-        answer.set_result(result)
+        None if there is nobody, or if somebody in front waits for those who give way.
+        """
+        if not self._line or (self._line is self._behind and self._front):
+            return None
+        return self._line.popleft()

@@ -233,9 +233,10 @@ class Dispatcher:
                     down[row.message.route] = outcome.detail
         self._note_routes(up={row.message.route for row in sent} - down.keys(), down=down)
         reach("dispatcher.before_settle")
-        await self._database.transact(
-            lambda transaction: self._write(transaction, sent=sent, refused=refused)
-        )
+        if sent or refused:
+            await self._database.transact(
+                lambda transaction: self._write(transaction, sent=sent, refused=refused)
+            )
         reach("dispatcher.after_settle")
         self._log(sent=sent, refused=refused)
         return DispatchRound(

@@ -93,7 +93,12 @@ class Outbox:
         await self._append(
             transaction,
             [
-                self._row(event, headers={**_contract_headers(event), **event.headers}, now=now)
+                self._row(
+                    event,
+                    headers={**_contract_headers(event), **event.headers},
+                    now=now,
+                    is_unused=event.route in self._unused_routes,
+                )
                 for event in events
             ],
         )
@@ -103,7 +108,8 @@ class Outbox:
     ) -> None:
         """Append messages that came from elsewhere: their headers travel as they are.
 
-        This is the way of a retry, a replay, and a message that a foreign service hands in.
+        This is the way of a retry, a replay, and a message that a foreign service hands in. They
+        are published even where the route is unused: somebody asked for each of them.
         """
         await self._append(
             transaction, [self._row(event, headers=event.headers, now=now) for event in events]
@@ -115,8 +121,9 @@ class Outbox:
         await transaction.execute_rows(self._insert, rows)
         transaction.after_commit(self.appended.set)
 
-    def _row(self, event: Event, *, headers: Headers, now: Instant) -> dict[str, Value]:
-        is_unused = event.route in self._unused_routes
+    def _row(
+        self, event: Event, *, headers: Headers, now: Instant, is_unused: bool = False
+    ) -> dict[str, Value]:
         return {
             "message_id": event.message_id or self._new_message_id(),
             "partition": partition_of(event.aggregate_id),

@@ -101,7 +101,8 @@ class CatalogueDesk:
 
         Raises:
             Refusal: `not_found`; `out_of_stock`, when less is available than shall be taken;
-                `idempotency_key_reused`, when the cause moved another quantity before.
+                `idempotency_key_reused`, when the cause moved another quantity before, or for
+                another reason.
         """
 
         async def write(transaction: Transaction) -> Sku:
@@ -143,9 +144,8 @@ async def put_sku(transaction: Transaction, entry: SkuEntry) -> tuple[Sku, bool]
             await insert_movements(transaction, [movement], now=now)
         return fresh, True
     if entry.stock is not None:
-        code = "stock_exists"
         raise Refusal(
-            code,
+            "stock_exists",
             f"SKU {entry.sku_id} has stock already: leave `stock` out, and move it with"
             f" POST /api/v1/admin/skus/{entry.sku_id}/stock-movements.",
         )
@@ -171,13 +171,13 @@ async def adjust_stock(
     earlier = await find_movement(transaction, cause=cause, sku_id=sku_id, kind=MovementKind.ADJUST)
     if earlier is not None:
         if (earlier.quantity, earlier.reason) != (quantity, reason):
-            code = "idempotency_key_reused"
-            raise Refusal(code, "This key moved stock before, by another request.")
+            raise Refusal(
+                "idempotency_key_reused", "This key moved stock before, by another request."
+            )
         return sku
     if sku.available + quantity < 0:
-        code = "out_of_stock"
         raise Refusal(
-            code,
+            "out_of_stock",
             f"Only {sku.available} of SKU {sku_id} are available.",
             members={"items": [{"sku_id": sku_id, "available": sku.available}]},
         )

@@ -1,8 +1,8 @@
 """What the order service tells others, as events ready for the outbox. Pure.
 
-Every function takes the order *as it was* for the count of its events so far, and returns the
-events numbered on from there; whoever appends them saves the order with the raised count, guarded
-by the count it had. That row is the lock that makes the order of events the order of commits.
+Events are numbered on from the count that the order's row had when it was locked; whoever appends
+them saves the order with the raised count, guarded by the count it had. That row is the lock that
+makes the order of events the order of commits.
 """
 
 from collections.abc import Sequence

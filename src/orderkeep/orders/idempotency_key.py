@@ -29,20 +29,20 @@ def choose_key(*, token: str | None, headers: Sequence[str]) -> tuple[KeyKind, s
             `idempotency_key_invalid`.
     """
     if token is not None and headers:
-        code = "idempotency_key_ambiguous"
-        raise Refusal(code, "Send a token in the body or an Idempotency-Key header, not both.")
+        raise Refusal(
+            "idempotency_key_ambiguous",
+            "Send a token in the body or an Idempotency-Key header, not both.",
+        )
     if token is not None:
         return KeyKind.TOKEN, token
     if not headers:
-        code = "idempotency_key_missing"
         raise Refusal(
-            code,
+            "idempotency_key_missing",
             "Send an Idempotency-Key header, or a token from POST /api/v1/orders/tokens, so that a"
             " repeated request makes no second order.",
         )
     if len(headers) > 1:
-        code = "idempotency_key_ambiguous"
-        raise Refusal(code, "Send one Idempotency-Key header, not several.")
+        raise Refusal("idempotency_key_ambiguous", "Send one Idempotency-Key header, not several.")
     return KeyKind.HEADER, read_key(headers[0])
 
 
@@ -54,6 +54,7 @@ def read_key(text: str) -> str:
     """
     key = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
     if _VISIBLE_ASCII.fullmatch(key) is None:
-        code = "idempotency_key_invalid"
-        raise Refusal(code, "An Idempotency-Key is 1 to 255 visible ASCII characters.")
+        raise Refusal(
+            "idempotency_key_invalid", "An Idempotency-Key is 1 to 255 visible ASCII characters."
+        )
     return key

@@ -63,8 +63,9 @@ class Intake:
         if self._is_closed:
             raise _shutting_down()
         if len(self._waiting) >= self._waiting_count_max:
-            code = "overloaded"
-            raise Refusal(code, "Too many orders are waiting to be placed; try again shortly.")
+            raise Refusal(
+                "overloaded", "Too many orders are waiting to be placed; try again shortly."
+            )
         waiting = _Waiting(request, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()
@@ -98,6 +99,8 @@ class Intake:
                 _fail(waiting, error)
         except Exception as error:
             if len(batch) == 1:
+                if batch[0].answer.done():  # the client has hung up: nobody else will tell
+                    log.exception("intake_request_failed")
                 _fail(batch[0], error)
                 return
             # Whatever it is, it is one request's: find out whose.

@@ -5,7 +5,8 @@ An order begins as `pending_payment` and ends once: `paid`, `cancelled` or `clos
 
 Everything here decides and touches nothing. A decision is a `Transition`: the order as it was, the
 order as it becomes, and why. It is written by a statement guarded on the state and version that it
-started from; whoever loses that race reads the order again and decides again.
+started from; whoever comes second waits for the row, reads the order as it has become, and decides
+on that.
 """
 
 from collections.abc import Mapping
@@ -192,12 +193,10 @@ def cancel(
         return NOTHING_TO_DO
     if expected_version is not None and expected_version != order.version:
         detail = f"order {order.order_no} has version {order.version} now; read it again"
-        refusal = Refusal("version_mismatch", detail, members={"version": order.version})
-        raise refusal
+        raise Refusal("version_mismatch", detail, members={"version": order.version})
     if not order.is_pending:
         detail = f"order {order.order_no} is {order.status}; only an unpaid order can be cancelled"
-        refusal = Refusal("order_not_pending", detail, members={"order_status": order.status.value})
-        raise refusal
+        raise Refusal("order_not_pending", detail, members={"order_status": order.status.value})
     if by not in _CANCEL_REASONS:
         message = f"{by} cannot cancel order {order.order_no}"
         raise ValueError(message)

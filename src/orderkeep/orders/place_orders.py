@@ -200,14 +200,16 @@ def _decide_one(
     claim = decided.earlier.get(request.key) or decided.accepted.get(request.key)
     if claim is not None:
         if claim.body_hash != request.body_hash:
-            code = "idempotency_key_reused"
-            raise Refusal(code, "This key made an order before, from another body.")
+            raise Refusal(
+                "idempotency_key_reused", "This key made an order before, from another body."
+            )
         new = decided.orders.get(claim.order_no)
         return None if new is None else PlacedOrder(order=new, is_replayed=True)
     if request.key not in decided.claimed:
         # Claimed by another transaction, and gone again before it could be read.
-        code = "in_progress"
-        raise Refusal(code, "A request with this key is being decided right now; ask again.")
+        raise Refusal(
+            "in_progress", "A request with this key is being decided right now; ask again."
+        )
     _check_token(request, rules=rules, now=now)
     order = _new_order(one, catalogue=catalogue, rules=rules, now=now)
     demand = sum_by_sku((line.sku_id, line.quantity) for line in order.lines)
@@ -226,9 +228,9 @@ def _check_token(request: PlaceOrder, *, rules: PlacingRules, now: Instant) -> N
         return
     issued_at = request.token_issued_at
     if issued_at is None or now >= after(issued_at, seconds=rules.token_ttl_s):
-        code = "token_expired"
         raise Refusal(
-            code, "This token is unknown or has expired unused: get a new one and order again."
+            "token_expired",
+            "This token is unknown or has expired unused: get a new one and order again.",
         )
 
 

@@ -84,8 +84,7 @@ def _find_for_sale(sku_id: str, *, catalogue: Mapping[str, CatalogueEntry]) -> C
     entry = catalogue.get(sku_id)
     if entry is None or not entry.is_active:
         detail = f"{sku_id} is not for sale here"
-        refusal = Refusal("unknown_sku", detail, members={"sku_id": sku_id})
-        raise refusal
+        raise Refusal("unknown_sku", detail, members={"sku_id": sku_id})
     return entry
 
 
@@ -93,8 +92,7 @@ def _one_currency(entries: Sequence[CatalogueEntry]) -> str:
     currencies = sorted({entry.currency for entry in entries})
     if len(currencies) > 1:
         detail = f"one order has one currency, these lines have {', '.join(currencies)}"
-        refusal = Refusal("mixed_currencies", detail, members={"currencies": currencies})
-        raise refusal
+        raise Refusal("mixed_currencies", detail, members={"currencies": currencies})
     return currencies[0]
 
 

@@ -21,6 +21,7 @@ from orderkeep.database.transaction import (
 from orderkeep.failure_points import reach
 from orderkeep.instant import after
 from orderkeep.messaging.outbox import Outbox
+from orderkeep.messaging.signal import is_set_within
 from orderkeep.orders.close_orders import Closings, close_orders
 from orderkeep.orders.order import OrderNumber
 from orderkeep.orders.store.orders import find_due_order_nos
@@ -64,18 +65,19 @@ class Sweep:
         """Sweep until told to stop; a database that is away is tried again at the next turn."""
         while not stop.is_set():
             try:
-                await self.run_once()
+                await self.run_once(stop=stop)
             except StoreUnavailableError as error:
                 log.warning("sweep_postponed", reason=str(error))
-            try:
-                await asyncio.wait_for(stop.wait(), self._interval_s)
-            except TimeoutError:
-                continue
+            await is_set_within(stop, timeout_s=self._interval_s)
 
-    async def run_once(self) -> int:
-        """Close every order that is overdue by more than the grace; return how many."""
+    async def run_once(self, *, stop: asyncio.Event | None = None) -> int:
+        """Close every order that is overdue by more than the grace; return how many.
+
+        Args:
+            stop: Set in between, it leaves the rest to the next sweep.
+        """
         closed_count = failed_count = 0
-        while True:
+        while stop is None or not stop.is_set():
             # Those that could not be closed are still the longest overdue.
             find = partial(self._find_overdue, passed_over_count=failed_count)
             order_nos = await self._database.read(find)

@@ -94,9 +94,11 @@ ORDERS = Table(
     Column("trade_no", Text),
     CheckConstraint("status IN ('pending_payment', 'paid', 'cancelled', 'closed')", name="status"),
 )
-# The sweep reads unpaid orders past their deadline.
+# The sweep reads unpaid orders past their deadline. The status stands in front although every row
+# has the same: without it the planner takes the index by status, and sorts.
 Index(
     "ix_orders_due",
+    ORDERS.c.status,
     ORDERS.c.expires_at,
     sqlite_where=ORDERS.c.status == "pending_payment",
     postgresql_where=ORDERS.c.status == "pending_payment",
@@ -134,7 +136,7 @@ ORDER_HISTORY = Table(
     Column("version", Integer, primary_key=True),
     Column("from_status", Text),
     Column("to_status", Text, nullable=False),
-    # What did it: "buyer", "operator", "payment", "payment_timeout".
+    # What did it: a `Cause` of order.py.
     Column("cause", Text, nullable=False),
     # Who or which: a user id, a message id, or "sweep".
     Column("actor", Text, nullable=False),
@@ -261,8 +263,6 @@ TIMED_OUT_ORDERS = Table(
     Column("created_at", INSTANT, nullable=False),
     Column("timed_out_at", INSTANT, nullable=False),
 )
-# The report is read newest first.
-Index("ix_timed_out_orders_timed_out_at", TIMED_OUT_ORDERS.c.timed_out_at)
 
 WEBHOOK_DELIVERIES = Table(
     "webhook_deliveries",
@@ -282,10 +282,12 @@ WEBHOOK_DELIVERIES = Table(
     CheckConstraint("state IN ('pending', 'sent', 'failed')", name="state"),
     UniqueConstraint("receiver", "message_id"),
 )
-# The worker reads what is due.
+# The worker reads what is due for one receiver, the longest waiting first.
 Index(
     "ix_webhook_deliveries_due",
+    WEBHOOK_DELIVERIES.c.receiver,
     WEBHOOK_DELIVERIES.c.next_attempt_at,
+    WEBHOOK_DELIVERIES.c.id,
     sqlite_where=WEBHOOK_DELIVERIES.c.state == "pending",
     postgresql_where=WEBHOOK_DELIVERIES.c.state == "pending",
 )
@@ -297,4 +299,13 @@ Index(
     WEBHOOK_DELIVERIES.c.id,
     sqlite_where=WEBHOOK_DELIVERIES.c.state == "pending",
     postgresql_where=WEBHOOK_DELIVERIES.c.state == "pending",
+)
+# The timeline shows the deliveries of one order.
+Index("ix_webhook_deliveries_order_no", WEBHOOK_DELIVERIES.c.order_no, WEBHOOK_DELIVERIES.c.id)
+# Retention reads the oldest of what is done with.
+Index(
+    "ix_webhook_deliveries_done",
+    WEBHOOK_DELIVERIES.c.created_at,
+    sqlite_where=WEBHOOK_DELIVERIES.c.state != "pending",
+    postgresql_where=WEBHOOK_DELIVERIES.c.state != "pending",
 )

@@ -28,6 +28,7 @@ def find_expected_version(header: str | None) -> int | None:
     # A weak tag never matches: RFC 9110 section 13.1.1 compares strongly.
     tag = re.fullmatch(r'\s*"([1-9][0-9]{0,8})"\s*', header)
     if tag is None:
-        code = "version_mismatch"
-        raise Refusal(code, f"If-Match {header!r} names no version; send the ETag of the order.")
+        raise Refusal(
+            "version_mismatch", f"If-Match {header!r} names no version; send the ETag of the order."
+        )
     return int(tag[1])

@@ -20,7 +20,12 @@ from functools import partial
 
 import structlog
 
-from orderkeep.database.transaction import Database, StoreUnavailableError, Transaction
+from orderkeep.database.transaction import (
+    Database,
+    ReadTransaction,
+    StoreUnavailableError,
+    Transaction,
+)
 from orderkeep.failure_points import reach
 from orderkeep.instant import MICROSECONDS_PER_SECOND, Instant, after
 from orderkeep.messaging.outbox import Outbox
@@ -142,7 +147,7 @@ class RefundWorker:
             await self._database.transact(partial(self._write, attempts))
         if len(claimed) == REFUNDS_PER_ROUND_MAX:
             return 0.0
-        return await self._database.transact(_next_due_in_s)
+        return await self._database.read(_next_due_in_s)
 
     async def _ask(self, due: DueRefund) -> _Attempt:
         refund = due.refund
@@ -234,7 +239,7 @@ async def _claim(transaction: Transaction) -> list[DueRefund]:
     return [it for it in due if it.refund.refund_no in claimed]
 
 
-async def _next_due_in_s(transaction: Transaction) -> float | None:
+async def _next_due_in_s(transaction: ReadTransaction) -> float | None:
     next_due_at = await refund_store.find_next_due_at(transaction)
     if next_due_at is None:
         return None

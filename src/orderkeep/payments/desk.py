@@ -170,8 +170,7 @@ class PaymentDesk:
         """
         channel = self._channels.get(channel_name)
         if channel is None:
-            code = "not_found"
-            raise Refusal(code, "There is no such channel.")
+            raise Refusal("not_found", "There is no such channel.")
         channel.verify(notification)
         report = read_notification(notification.body)
 

@@ -136,8 +136,7 @@ async def show_dead_letter(
     """Show a dead letter with its body and headers, exactly as they came."""
     found = await operations_desk.find_dead_letter(letter_id)
     if found is None:
-        code = "not_found"
-        raise Refusal(code, f"There is no dead letter {letter_id}.")
+        raise Refusal("not_found", f"There is no dead letter {letter_id}.")
     return whole_dead_letter_answer(*found)
 
 
@@ -210,8 +209,7 @@ def _given_filter(ids: Sequence[str] | None, which: FilterT | None) -> FilterT |
     if (ids is None) == (which is None):
         detail = "give either ids or filter"
         errors = [{"pointer": "", "detail": detail}]
-        code = "invalid_request"
-        raise Refusal(code, f"the body: {detail}", members={"errors": errors})
+        raise Refusal("invalid_request", f"the body: {detail}", members={"errors": errors})
     return which
 
 

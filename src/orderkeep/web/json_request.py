@@ -82,8 +82,7 @@ class JsonRequest(Request[Caller, object, State]):
         if media_type in {None, b"application/json"}:
             return
         if _JSON.fullmatch(media_type) is None:
-            code = "unsupported_media_type"
-            raise Refusal(code, "Send the body as application/json, in UTF-8.")
+            raise Refusal("unsupported_media_type", "Send the body as application/json, in UTF-8.")
 
     def _header(self, name: bytes) -> bytes | None:
         return next((value for given, value in self.scope["headers"] if given == name), None)

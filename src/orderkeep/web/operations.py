@@ -250,8 +250,9 @@ class OperationsDesk:
         if cursor is not None:
             first, before_id = decode_cursor(cursor, str, int)
             if first not in names:
-                code = "invalid_cursor"
-                raise Refusal(code, "the cursor is not one this list gave out; begin again")
+                raise Refusal(
+                    "invalid_cursor", "the cursor is not one this list gave out; begin again"
+                )
             names = names[names.index(first) :]
         found: list[ServiceRow[RowT]] = []
         for name in names:

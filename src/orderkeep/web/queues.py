@@ -74,8 +74,7 @@ async def hand_in_message(
     """Take a message for a queue that this service consumes; any bytes, as over AMQP."""
     inbound = inbound_queues.get(queue)
     if inbound is None:
-        code = "not_found"
-        raise Refusal(code, "This service consumes no queue of that name.")
+        raise Refusal("not_found", "This service consumes no queue of that name.")
     event = _event_of(body, queue=queue, inbound=inbound, message_id=message_id)
 
     async def work(transaction: Transaction) -> None:

@@ -7,7 +7,6 @@ Correctness does not rest on any of that: a kill at any instant loses nothing.
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -136,7 +135,7 @@ def build_shop(
                 "operations_desk": build_operations_desk(outboxes, database=database),
                 "readiness": readiness,
                 "read_status": read_status,
-                "inbound_queues": _inbound_queues(services, database=database),
+                "inbound_queues": _inbound_queues(settings, services, database=database),
                 **{
                     name: value
                     for service in services.values()
@@ -173,13 +172,11 @@ async def run_shop(
         )
         for name, run in shop.loops.items()
     ]
+    announcing = asyncio.create_task(_announce_shutdown(shop.readiness, stop=stop))
     try:
-        async with AsyncExitStack() as ending:
-            ending.callback(stop_loops.set)
-            announcing = asyncio.create_task(_announce_shutdown(shop.readiness, stop=stop))
-            ending.callback(announcing.cancel)
-            await serve(shop.app.asgi, listener, stop=stop, shutdown_s=shutdown_s / 2)
+        await serve(shop.app.asgi, listener, stop=stop, shutdown_s=shutdown_s / 2)
     finally:
+        announcing.cancel()
         stop_loops.set()
         _, late = await asyncio.wait(running, timeout=max(shutdown_s / 2, 0.1))
         for task in late:
@@ -292,12 +289,14 @@ def _route_handlers(services: Mapping[str, ServiceParts]) -> list[ControllerRout
 
 
 def _inbound_queues(
-    services: Mapping[str, ServiceParts], *, database: Database
+    settings: Settings, services: Mapping[str, ServiceParts], *, database: Database
 ) -> dict[str, InboundQueue]:
     return {
         consumer.queue: InboundQueue(outbox=service.outbox, consumer=consumer, database=database)
         for service in services.values()
         for consumer in service.consumers
+        # What is handed in for a queue that nobody reads would never arrive.
+        if consumer.queue not in settings.unused_queues
     }
 
 

@@ -93,6 +93,7 @@ class Shop:
             served: What the service itself uses of the database; None is all of it.
         """
         self._numbers = count(1)
+        self._refund_numbers = count(1)
         self._message_ids = count(1)
         self._received = count(1)
         self._path: Path = database._path
@@ -219,9 +220,8 @@ class Shop:
             outbox=self.outbox,
             policy=policy,
             unknown_order_retry_for_s=3_600.0,
-            draw_refund_no=lambda: f"R{self.count_rows('order_refunds') + next(numbers)}",
+            draw_refund_no=lambda: f"R{next(self._refund_numbers)}",
         )
-        numbers = count(1)
         return await self.receive(consumer, *payments, first_received_at=first_received_at)
 
     async def receive(

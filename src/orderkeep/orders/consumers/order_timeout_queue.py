@@ -7,6 +7,7 @@ the order a little later.
 """
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 
 import structlog
@@ -41,8 +42,7 @@ def order_timeout_consumer(
             outbox=outbox,
         )
         transaction.after_commit(partial(observe_lag_s, closings.lag_s))
-        for order_no in closings.waiting:
-            log.info("order_timeout_early", order_no=order_no)
+        transaction.after_commit(partial(_log_early, messages, waiting=closings.waiting))
         return [
             _unknown(message) if OrderNumber(message.body.order_no) in closings.unknown else HANDLED
             for message in messages
@@ -55,6 +55,18 @@ def order_timeout_consumer(
         business_key=order_timeout_queue.business_key,
         handle=handle,
     )
+
+
+def _log_early(
+    messages: Sequence[Received[TimeoutCheck]], *, waiting: AbstractSet[OrderNumber]
+) -> None:
+    for message in messages:
+        if OrderNumber(message.body.order_no) in waiting:
+            log.info(
+                "order_timeout_early",
+                order_no=message.body.order_no,
+                message_id=message.message_id,
+            )
 
 
 def _unknown(message: Received[TimeoutCheck]) -> SetAside:

@@ -8,8 +8,6 @@ twice, not at all, or elsewhere.
 from collections.abc import Sequence
 from dataclasses import replace
 
-import structlog
-
 from orderkeep.contracts import payment_refund_result
 from orderkeep.contracts.amount import text_of_minor
 from orderkeep.contracts.payment_refund_result import RefundResult
@@ -18,8 +16,6 @@ from orderkeep.instant import Instant
 from orderkeep.messaging.consumer import HANDLED, Consumer, Outcome, Received, SetAside
 from orderkeep.orders.refund import OrderRefund
 from orderkeep.orders.store.payments import finish_refunds, lock_refunds
-
-log = structlog.get_logger()
 
 _REQUESTED = "requested"
 

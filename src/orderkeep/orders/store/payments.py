@@ -259,9 +259,7 @@ async def lock_refunds(
     return {row["refund_no"]: _refund(row) for row in rows}
 
 
-async def insert_opened_payments(
-    transaction: Transaction, opened: Sequence[OpenedPayment]
-) -> None:
+async def insert_opened_payments(transaction: Transaction, opened: Sequence[OpenedPayment]) -> None:
     """Record that payments were opened; one that is known already is left as it is."""
     await transaction.execute_rows(
         _INSERT_OPENED,

@@ -24,8 +24,7 @@ class SandboxChannel:
         Raises:
             Refusal: `not_found`, always.
         """
-        code = "not_found"
-        raise Refusal(code, "The sandbox sends no notifications.")
+        raise Refusal("not_found", "The sandbox sends no notifications.")
 
     async def refund(self, order: RefundOrder) -> RefundSucceeded:
         """Give back at once."""

@@ -52,9 +52,8 @@ class SignedChannel:
         if not is_signed or not any(
             _accepts(verifier, notification.body, headers) for verifier in self._verifiers
         ):
-            code = "unauthenticated"
             raise Refusal(
-                code,
+                "unauthenticated",
                 f"The notification is not signed by channel {self._name} within the last 300 s.",
             )
 

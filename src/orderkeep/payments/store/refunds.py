@@ -176,7 +176,7 @@ async def due_refunds(transaction: Transaction, *, now: Instant, count_max: int)
     ]
 
 
-async def find_next_due_at(transaction: Transaction) -> Instant | None:
+async def find_next_due_at(transaction: ReadTransaction) -> Instant | None:
     """Return when the next refund is to be tried, or None if none waits."""
     row = await transaction.fetch_one(_NEXT_DUE)
     assert row is not None

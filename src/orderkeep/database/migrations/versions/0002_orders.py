@@ -151,7 +151,7 @@ def _make_orders() -> None:
     op.create_index(
         "ix_orders_due",
         "orders",
-        ["expires_at"],
+        ["status", "expires_at"],
         unique=False,
         sqlite_where=sa.text("status = 'pending_payment'"),
         postgresql_where=sa.text("status = 'pending_payment'"),
@@ -262,9 +262,6 @@ def _make_timed_out_orders() -> None:
         sa.Column("timed_out_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("order_no", name=op.f("pk_timed_out_orders")),
     )
-    op.create_index(
-        "ix_timed_out_orders_timed_out_at", "timed_out_orders", ["timed_out_at"], unique=False
-    )
 
 
 def _make_webhook_deliveries() -> None:
@@ -296,9 +293,17 @@ def _make_webhook_deliveries() -> None:
         ),
     )
     op.create_index(
+        "ix_webhook_deliveries_done",
+        "webhook_deliveries",
+        ["created_at"],
+        unique=False,
+        sqlite_where=sa.text("state != 'pending'"),
+        postgresql_where=sa.text("state != 'pending'"),
+    )
+    op.create_index(
         "ix_webhook_deliveries_due",
         "webhook_deliveries",
-        ["next_attempt_at"],
+        ["receiver", "next_attempt_at", "id"],
         unique=False,
         sqlite_where=sa.text("state = 'pending'"),
         postgresql_where=sa.text("state = 'pending'"),
@@ -310,6 +315,9 @@ def _make_webhook_deliveries() -> None:
         unique=False,
         sqlite_where=sa.text("state = 'pending'"),
         postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index(
+        "ix_webhook_deliveries_order_no", "webhook_deliveries", ["order_no", "id"], unique=False
     )
 
 
