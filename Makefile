@@ -9,7 +9,7 @@ LOCK_VENV := build/lock-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check format bench coverage lock clean
+.PHONY: help install run test check format bench kills coverage lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ format: install ## Put the code into its format, and mend what the linter can me
 
 bench: install ## Measure; see bench/.
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+kills: install ## Kill a busy shop fifty times, then look whether anything is lost; KILLS_ARGS="--seed 7".
+	$(BIN)/python -m tests.acceptance.kill_runner $(KILLS_ARGS)
 
 coverage: install ## Run every test and show which lines and branches none of them reached.
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)

@@ -85,22 +85,22 @@ class Settings(BaseSettings):
     )
     database_direct_url: OptionalDatabaseUrl = Field(
         None,
-        description="for dispatchers, where the other goes through a transaction pooler",
+        description="for dispatchers, where the other goes through a pooler (no use yet)",
         repr=False,
     )
-    database_pool_size: PoolSize = Field(8, description="connections of one process")
+    database_pool_size: PoolSize = Field(8, description="connections of one process (no use yet)")
     broker_url: BrokerUrls = Field(
         (DATABASE_QUEUES_URL,),
         description="database:// (queues in the database), or AMQP brokers, tried in turn",
         repr=False,
     )
     queue_arguments: QueueArguments = Field(
-        "full", description="plain: queues are declared durable without arguments"
+        "full", description="plain: queues are declared durable without arguments (no use yet)"
     )
     prefetch: Prefetch = Field(100, description="messages one consumer has in hand at most")
     http_host: Host = Field("127.0.0.1", description="address that HTTP listens on")
     http_port: Port = Field(8080, description="port that HTTP listens on")
-    work_http_port: Port = Field(8081, description="/health/* and /metrics of `work`")
+    work_http_port: Port = Field(8081, description="/health/* and /metrics of `work` (no use yet)")
     jwt_secret: OptionalJwtSecret = Field(None, description="HS256 key that signs bearer tokens")
     jwt_jwks_url: NotInThisRelease = Field(None, description="reserved for a later release")
     jwt_issuer: OptionalClaim = Field(None, description="`iss` that a token must carry, if set")

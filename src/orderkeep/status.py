@@ -9,6 +9,7 @@ from orderkeep.instant import after, rfc3339
 from orderkeep.messaging.dead_letters import DeadLetters
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.outbox_rows import OutboxRows
+from orderkeep.messaging.queue_messages import queue_depths
 from orderkeep.orders.store.reports import count_by_status, count_open_money, count_overdue
 
 
@@ -27,7 +28,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         orders: How many stand in each status; empty where they were not counted.
         overdue_orders: Unpaid past deadline, grace and sweep interval: nobody closes them.
+        refunds_failed: Refunds that the payment service could not carry out: money that a person
+            must give back.
         dead_letters: Open ones by queue.
+        queues: Messages that wait in each queue of the database, delayed ones among them; a queue
+            that is empty is left out.
     """
 
     at: str
@@ -35,8 +40,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     overdue_orders: int
     payment_cases_open: int
     refunds_open: int
+    refunds_failed: int
     outboxes: tuple[OutboxStatus, ...]
     dead_letters: dict[str, int]
+    queues: dict[str, int]
 
 
 class StatusReader:
@@ -65,7 +72,7 @@ class StatusReader:
         overdue, _oldest = await count_overdue(
             transaction, due_at=after(now, seconds=-self._overdue_s)
         )
-        cases, refunds = await count_open_money(transaction)
+        money = await count_open_money(transaction)
         outboxes = []
         for name, rows in self._rows.items():
             counts = await rows.counts(transaction)
@@ -84,8 +91,10 @@ class StatusReader:
             at=rfc3339(now),
             orders=orders,
             overdue_orders=overdue,
-            payment_cases_open=cases,
-            refunds_open=refunds,
+            payment_cases_open=money.cases_open,
+            refunds_open=money.refunds_open,
+            refunds_failed=money.refunds_failed,
             outboxes=tuple(outboxes),
             dead_letters=dead_letters,
+            queues=await queue_depths(transaction),
         )

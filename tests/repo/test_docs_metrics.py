@@ -11,8 +11,10 @@ STATUS = Status(
     overdue_orders=0,
     payment_cases_open=0,
     refunds_open=0,
+    refunds_failed=0,
     outboxes=(OutboxStatus(outbox="order", pending=0, failed=0, oldest_pending_s=0.0),),
     dead_letters={"cart-sync": 1},
+    queues={},
 )
 
 

@@ -44,6 +44,7 @@ def _print(read: "Status") -> None:
             "overdue orders": read.overdue_orders,
             "open payment cases": read.payment_cases_open,
             "open refunds": read.refunds_open,
+            "failed refunds": read.refunds_failed,
         }
     )
     print_text("")
@@ -56,6 +57,9 @@ def _print(read: "Status") -> None:
         numbers=("pending", "failed", "oldest pending (s)"),
     )
     print_text("")
+    if read.queues:
+        print_table(("queue", "waiting"), sorted(read.queues.items()), numbers=("waiting",))
+        print_text("")
     if read.dead_letters:
         print_table(
             ("dead letters in", "count"), sorted(read.dead_letters.items()), numbers=("count",)

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.schema import INSTANT, METADATA, ROW_NUMBER
 from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value
-from orderkeep.database.transaction import Row, Value
+from orderkeep.database.transaction import ReadTransaction, Row, Value
 from orderkeep.instant import Instant
 from orderkeep.messaging.headers import decode_headers, encode_headers
 from orderkeep.messaging.message import Delivery, Message
@@ -167,6 +167,20 @@ RELEASE_ALL = Statement(
     .where(QUEUE_MESSAGES.c.lease_owner.is_not(None))
     .values(lease_owner=null(), lease_until=null())
 )
+
+
+_DEPTHS = Statement(
+    select(QUEUE_MESSAGES.c.queue, func.count().label("message_count"))
+    .group_by(QUEUE_MESSAGES.c.queue)
+    .order_by(QUEUE_MESSAGES.c.queue)
+    .limit(1000)
+)
+
+
+async def queue_depths(transaction: ReadTransaction) -> dict[str, int]:
+    """Return how many messages wait in each queue that is not empty, delayed ones among them."""
+    rows = await transaction.fetch_all(_DEPTHS)
+    return {row["queue"]: row["message_count"] for row in rows}
 
 
 def published_row(message: Message, *, queue: str, now: Instant) -> dict[str, Value]:

@@ -245,6 +245,13 @@ ORDER_REFUNDS = Table(
 )
 # The timeline shows the refunds of one order.
 Index("ix_order_refunds_order_no", ORDER_REFUNDS.c.order_no)
+# The status counts the refunds that a person must see to.
+Index(
+    "ix_order_refunds_failed",
+    ORDER_REFUNDS.c.finished_at,
+    sqlite_where=ORDER_REFUNDS.c.status == "failed",
+    postgresql_where=ORDER_REFUNDS.c.status == "failed",
+)
 # The metric counts the refunds still under way.
 Index(
     "ix_order_refunds_open",

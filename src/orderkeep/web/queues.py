@@ -21,7 +21,7 @@ from orderkeep.contracts.caller import Caller
 from orderkeep.database.transaction import Database, Transaction
 from orderkeep.messaging.consumer import BadMessageError, Consumer
 from orderkeep.messaging.identity import message_identity
-from orderkeep.messaging.message import Event
+from orderkeep.messaging.message import AGGREGATE_ID_HEADER, Event
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.refusal import Refusal
 
@@ -109,6 +109,8 @@ def _event_of(body: bytes, *, queue: str, inbound: InboundQueue, message_id: str
         route=queue,
         body=body,
         ordered=False,
+        # A retry knows what it is about from here.
+        headers={AGGREGATE_ID_HEADER: order_no} if order_no else {},
         message_id=message_identity(
             queue=queue,
             body=body,

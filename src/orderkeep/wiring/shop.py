@@ -6,7 +6,7 @@ Correctness does not rest on any of that: a kill at any instant loses nothing.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -114,11 +114,12 @@ def build_shop(
         client=client,
     )
     loops: dict[str, Run] = {}
-    for service in services.values():
+    for service in services:
         loops.update(service.loops)
         loops.update(
             _messaging_loops(settings, service, database=database, queue=queue, metrics=metrics)
         )
+    _warn_of_unread_queues(settings, services)
     readiness = Readiness(_readiness_checks(database))
     status_reader = build_status_reader(settings, outboxes)
 
@@ -138,7 +139,7 @@ def build_shop(
                 "inbound_queues": _inbound_queues(settings, services, database=database),
                 **{
                     name: value
-                    for service in services.values()
+                    for service in services
                     for name, value in service.dependencies.items()
                 },
             },
@@ -199,23 +200,25 @@ def _services(
     metrics: Metrics,
     jwt_secret: str,
     client: httpx.AsyncClient,
-) -> dict[str, ServiceParts]:
+) -> list[ServiceParts]:
     wanted = {SERVICE_OF_SETTING[name] for name in settings.services}
-    services: dict[str, ServiceParts] = {}
+    services: list[ServiceParts] = []
     if "orders" in wanted:
-        services["orders"] = build_order_parts(
-            settings,
-            database=database,
-            outbox=outboxes["orders"],
-            metrics=metrics,
-            token_secret=jwt_secret,
-            client=client,
+        services.append(
+            build_order_parts(
+                settings,
+                database=database,
+                outbox=outboxes["orders"],
+                metrics=metrics,
+                token_secret=jwt_secret,
+                client=client,
+            )
         )
     if "carts" in wanted:
-        services["carts"] = build_cart_parts(database=database, outbox=outboxes["carts"])
+        services.append(build_cart_parts(database=database, outbox=outboxes["carts"]))
     if "payments" in wanted:
-        services["payments"] = build_payment_parts(
-            settings, database=database, outbox=outboxes["payments"]
+        services.append(
+            build_payment_parts(settings, database=database, outbox=outboxes["payments"])
         )
     return services
 
@@ -281,23 +284,35 @@ def _messaging_loops(
     return loops
 
 
-def _route_handlers(services: Mapping[str, ServiceParts]) -> list[ControllerRouterHandler]:
+def _route_handlers(services: Sequence[ServiceParts]) -> list[ControllerRouterHandler]:
     handlers: list[ControllerRouterHandler] = [*OPERATION_ROUTES, *QUEUE_ROUTES]
-    for service in services.values():
+    for service in services:
         handlers.extend(service.route_handlers)
     return handlers
 
 
 def _inbound_queues(
-    settings: Settings, services: Mapping[str, ServiceParts], *, database: Database
+    settings: Settings, services: Sequence[ServiceParts], *, database: Database
 ) -> dict[str, InboundQueue]:
     return {
         consumer.queue: InboundQueue(outbox=service.outbox, consumer=consumer, database=database)
-        for service in services.values()
+        for service in services
         for consumer in service.consumers
         # What is handed in for a queue that nobody reads would never arrive.
         if consumer.queue not in settings.unused_queues
     }
+
+
+def _warn_of_unread_queues(settings: Settings, services: Sequence[ServiceParts]) -> None:
+    # Queues in the database can be read by this process alone: what it does not read piles up.
+    read = {consumer.queue for service in services for consumer in service.consumers}
+    for queue in used_topology(settings).queues:
+        if queue.name not in read:
+            log.warning(
+                "queue_unread",
+                queue=queue.name,
+                hint="name it in ORDERKEEP_UNUSED_QUEUES, or its messages pile up",
+            )
 
 
 def _readiness_checks(database: Database) -> list[ReadinessCheck]:

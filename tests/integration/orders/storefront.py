@@ -91,7 +91,7 @@ async def storefront_of(shop: Shop) -> AsyncIterator[Storefront]:
             new_request_id=lambda: "request-1",
         )
     )
-    transport = httpx.ASGITransport(app=app.asgi)
+    transport = httpx.ASGITransport(app=app.asgi)  # type: ignore[arg-type]  # as Litestar types ASGI
     async with httpx.AsyncClient(transport=transport, base_url="http://shop") as http:
         yield Storefront(shop, http)
 

@@ -402,7 +402,8 @@ async def test_who_is_not_known_is_told_to_say_who_they_are(
 async def _orders(storefront: Storefront, count: int) -> list[str]:
     """Place orders of Ann's and one of Bob's; return the numbers of Ann's, newest first."""
     await storefront.shop.order("bob", tea=1)
-    return [(await storefront.shop.order("ann", tea=1)).order_no for _ in range(count)][::-1]
+    orders = [await storefront.shop.order("ann", tea=1) for _ in range(count)]
+    return [str(order.order_no) for order in reversed(orders)]
 
 
 async def test_a_buyer_lists_their_own_orders_newest_first_in_pages(

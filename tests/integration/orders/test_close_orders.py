@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.typing import EventDict
 
 from orderkeep.contracts.order_timeout_queue import TimeoutCheck
 from orderkeep.database.sqlite import SqliteDatabase
@@ -67,6 +68,23 @@ async def test_a_check_that_comes_early_is_a_new_wait(shop: Shop, order: Order) 
         "deliver_at": order.expires_at,
     }
     assert shop.stock_of("tea") == (8, 2, 0)
+
+
+async def test_an_early_check_is_told_in_the_log_with_its_order_and_message(
+    shop: Shop, order: Order, logged: list[EventDict]
+) -> None:
+    await shop.receive(
+        order_timeout_consumer(outbox=shop.outbox), check(order.order_no), message_ids=["m-check"]
+    )
+
+    assert [line for line in logged if line["event"] == "order_timeout_early"] == [
+        {
+            "event": "order_timeout_early",
+            "log_level": "info",
+            "order_no": order.order_no,
+            "message_id": "m-check",
+        }
+    ]
 
 
 @pytest.mark.parametrize("end", ["paid", "cancelled", "closed"])

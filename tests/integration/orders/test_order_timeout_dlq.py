@@ -1,8 +1,11 @@
 """The abandoned-orders report: each timed-out order once, and whether its buyer came back."""
 
+import contextlib
+import sqlite3
 from typing import Any
 
 import pytest
+from sqlalchemy.dialects import sqlite
 
 from orderkeep.contracts.order_timeout_dlq import TimedOutOrder
 from orderkeep.contracts.order_timeout_dlq import decode as decode_timed_out
@@ -10,6 +13,8 @@ from orderkeep.instant import Instant
 from orderkeep.messaging.consumer import HANDLED, SetAside
 from orderkeep.orders.consumers.order_timeout_dlq import order_timeout_dlq_consumer
 from orderkeep.orders.order import Order
+from orderkeep.orders.store.reports import _TIMED_OUT
+from tests.conftest import create_tables_sql
 from tests.integration.orders.shop import Shop, payment
 
 # 2024-01-01T10:30:00Z.
@@ -143,3 +148,16 @@ async def test_the_report_is_read_newest_first_in_pages(shop: Shop) -> None:
     assert [entry.order_no for entry in first] == [newest, middle]
     assert [entry.order_no for entry in rest] == [oldest]
     assert first[0].currency == "CNY"
+
+
+def test_the_report_looks_for_paid_orders_of_its_buyers_alone() -> None:
+    # Not among all paid orders of the shop: one page would read every one of them.
+    statement = _TIMED_OUT.compiled_for(sqlite.dialect(paramstyle="named"))
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        for sql in create_tables_sql():
+            connection.execute(sql)
+        parameters = {**statement.defaults, "before": "~", "limit_count": 20}
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", parameters).fetchall()
+
+    steps = [row[3] for row in plan]
+    assert "SEARCH later USING INDEX ix_orders_user_id (user_id=? AND order_no>?)" in steps

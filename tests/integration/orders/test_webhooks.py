@@ -5,6 +5,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -473,12 +474,16 @@ async def test_a_receiver_that_hangs_holds_back_no_other_receiver(
 
     for n in range(3):
         await office.record(healthy.url, order_no=f"{n}")
-        await until(lambda expected=n + 1: len(healthy.hooks) == expected)
+        await until(partial(_has_heard, healthy, hooks_count=n + 1))
 
     assert not running.done()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+def _has_heard(receiver: WebhookReceiver, *, hooks_count: int) -> bool:
+    return len(receiver.hooks) == hooks_count
 
 
 async def test_a_failing_receiver_holds_back_no_other_receiver(

@@ -132,8 +132,10 @@ async def read_status() -> Status:
         overdue_orders=0,
         payment_cases_open=1,
         refunds_open=2,
+        refunds_failed=3,
         outboxes=(OutboxStatus(outbox="order", pending=4, failed=0, oldest_pending_s=0.5),),
         dead_letters={"cart-sync": 1},
+        queues={"order.timeout.queue": 9},
     )
 
 
@@ -417,10 +419,12 @@ async def test_the_status_tells_what_is_going_on(client: httpx.AsyncClient) -> N
         "overdue_orders": 0,
         "payment_cases_open": 1,
         "refunds_open": 2,
+        "refunds_failed": 3,
         "outboxes": [
             {"outbox": "order", "pending": 4, "failed": 0, "oldest_pending_s": 0.5},
         ],
         "dead_letters": {"cart-sync": 1},
+        "queues": {"order.timeout.queue": 9},
     }
 
 

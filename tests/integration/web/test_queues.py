@@ -88,7 +88,7 @@ async def test_a_message_goes_into_its_consumers_outbox(
     assert row["message_id"] == "foreign-17"
     assert row["route"] == "payment.success.notify"
     assert row["body"] == PAYMENT
-    assert row["headers"] == b"{}"
+    assert row["headers"] == b'{"x-aggregate-id":"0100000000000009"}'
     assert row["aggregate_id"] == "0100000000000009"
     assert not row["ordered"]
     assert row["state"] == "pending"

@@ -5,8 +5,11 @@ on record, or tells of other money than was asked for, is set aside: it means th
 twice, not at all, or elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+
+import structlog
 
 from orderkeep.contracts import payment_refund_result
 from orderkeep.contracts.amount import text_of_minor
@@ -16,6 +19,8 @@ from orderkeep.instant import Instant
 from orderkeep.messaging.consumer import HANDLED, Consumer, Outcome, Received, SetAside
 from orderkeep.orders.refund import OrderRefund
 from orderkeep.orders.store.payments import finish_refunds, lock_refunds
+
+log = structlog.get_logger()
 
 _REQUESTED = "requested"
 
@@ -55,6 +60,7 @@ async def _handle(
             detail = f"refund {refund.refund_no} has {refund.status} already"
             outcomes.append(SetAside(reason="refund_already_finished", detail=detail))
     await finish_refunds(transaction, list(finished.values()))
+    transaction.after_commit(partial(_log, messages, finished))
     return outcomes
 
 
@@ -69,6 +75,22 @@ def _mismatch(refund: OrderRefund, result: RefundResult) -> str:
     asked = f"{text_of_minor(refund.amount_minor)} {refund.currency}"
     told = f"{text_of_minor(amount_minor)} {currency}"
     return f"refund {refund.refund_no} is of {asked}, the result tells of {told}"
+
+
+def _log(messages: Sequence[Received[RefundResult]], finished: Mapping[str, OrderRefund]) -> None:
+    for message in messages:
+        refund = finished.get(message.body.refund_no)
+        if refund is None:
+            continue
+        level = log.info if refund.status == "succeeded" else log.warning
+        level(
+            f"refund_{refund.status}",
+            order_no=refund.order_no,
+            message_id=message.message_id,
+            refund_no=refund.refund_no,
+            trade_no=refund.identity.trade_no,
+            reason=refund.failure_reason,
+        )
 
 
 def _ended(refund: OrderRefund, result: RefundResult, *, now: Instant) -> OrderRefund:

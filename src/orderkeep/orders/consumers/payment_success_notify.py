@@ -6,6 +6,9 @@ times, in any order, before their order is visible and long after it ended.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+
+import structlog
 
 from orderkeep.contracts import payment_success_notify
 from orderkeep.contracts.payment_success_notify import PaymentSucceeded
@@ -14,8 +17,18 @@ from orderkeep.instant import after
 from orderkeep.messaging.consumer import HANDLED, Consumer, Outcome, Received, TryLater
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.order import OrderNumber
-from orderkeep.orders.payment import AwaitOrder, LatePaymentPolicy, Payment, PaymentIdentity
+from orderkeep.orders.payment import (
+    AwaitOrder,
+    Decision,
+    LatePaymentPolicy,
+    OpenCase,
+    Payment,
+    PaymentIdentity,
+    RequestRefund,
+)
 from orderkeep.orders.record_payments import PaymentReport, record_payments
+
+log = structlog.get_logger()
 
 
 def payment_success_consumer(
@@ -52,6 +65,7 @@ def payment_success_consumer(
             outbox=outbox,
             draw_refund_no=draw_refund_no,
         )
+        transaction.after_commit(partial(_log, messages, decisions))
         return [
             _wait(message) if isinstance(decision, AwaitOrder) else HANDLED
             for message, decision in zip(messages, decisions, strict=True)
@@ -64,6 +78,23 @@ def payment_success_consumer(
         business_key=payment_success_notify.business_key,
         handle=handle,
     )
+
+
+def _log(messages: Sequence[Received[PaymentSucceeded]], decisions: Sequence[Decision]) -> None:
+    # A payment that pays its order shows as `order_paid`; here is the money that does not.
+    for message, decision in zip(messages, decisions, strict=True):
+        body = message.body
+        names = {
+            "order_no": body.order_no,
+            "message_id": message.message_id,
+            "trade_no": body.trade_no,
+        }
+        if isinstance(decision, OpenCase):
+            log.warning(
+                "payment_case_opened", **names, kind=decision.kind.value, detail=decision.detail
+            )
+        elif isinstance(decision, RequestRefund):
+            log.warning("refund_requested", **names, reason=decision.reason.value)
 
 
 def _payment(body: PaymentSucceeded) -> Payment:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import ScalarSelect, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.statement import RowStatement, Statement, row_value, written_out
@@ -50,6 +50,15 @@ class TimedOutOrder:
     recovered_by_order_no: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenMoney:
+    """How many cases and refunds there are that somebody must still see to."""
+
+    cases_open: int
+    refunds_open: int
+    refunds_failed: int
+
+
 _INSERT_TIMED_OUT = RowStatement(
     insert(TIMED_OUT_ORDERS)
     .values({column.name: row_value(column.name, column.type) for column in TIMED_OUT_ORDERS.c})
@@ -62,7 +71,8 @@ _RECOVERED_BY = (
     .where(
         _LATER.c.user_id == TIMED_OUT_ORDERS.c.user_id,
         _LATER.c.order_no >= TIMED_OUT_ORDERS.c.order_no,
-        _LATER.c.status == Status.PAID.value,
+        # Not as the plain column: an engine could pick its index, and read all that was ever paid.
+        func.coalesce(_LATER.c.status, "") == Status.PAID.value,
     )
     .scalar_subquery()
     .label("recovered_by_order_no")
@@ -85,18 +95,26 @@ _OVERDUE = Statement(
         ORDERS.c.expires_at <= bindparam("due_at"),
     )
 )
+
+
+def _refunds_in(status: str) -> ScalarSelect[int]:
+    return (
+        select(func.count())
+        .select_from(ORDER_REFUNDS)
+        .where(ORDER_REFUNDS.c.status == written_out(status))
+        .scalar_subquery()
+    )
+
+
 _OPEN_MONEY = Statement(
     select(
         select(func.count())
         .select_from(PAYMENT_CASES)
         .where(PAYMENT_CASES.c.state == written_out("open"))
         .scalar_subquery()
-        .label("cases"),
-        select(func.count())
-        .select_from(ORDER_REFUNDS)
-        .where(ORDER_REFUNDS.c.status == written_out("requested"))
-        .scalar_subquery()
-        .label("refunds"),
+        .label("cases_open"),
+        _refunds_in("requested").label("refunds_open"),
+        _refunds_in("failed").label("refunds_failed"),
     )
 )
 
@@ -172,11 +190,15 @@ async def count_overdue(
     return row["count"], row["oldest"]
 
 
-async def count_open_money(transaction: ReadTransaction) -> tuple[int, int]:
-    """Return how many payment cases and how many refunds are open."""
+async def count_open_money(transaction: ReadTransaction) -> OpenMoney:
+    """Return how much of what the service knows of money still asks for somebody."""
     row = await transaction.fetch_one(_OPEN_MONEY)
     assert row is not None
-    return row["cases"], row["refunds"]
+    return OpenMoney(
+        cases_open=row["cases_open"],
+        refunds_open=row["refunds_open"],
+        refunds_failed=row["refunds_failed"],
+    )
 
 
 def _timed_out(row: Row) -> TimedOutOrder:

@@ -96,6 +96,14 @@ def _make_order_refunds() -> None:
         ),
     )
     op.create_index(
+        "ix_order_refunds_failed",
+        "order_refunds",
+        ["finished_at"],
+        unique=False,
+        sqlite_where=sa.text("status = 'failed'"),
+        postgresql_where=sa.text("status = 'failed'"),
+    )
+    op.create_index(
         "ix_order_refunds_open",
         "order_refunds",
         ["requested_at"],
