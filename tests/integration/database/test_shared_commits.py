@@ -10,7 +10,7 @@ from sqlalchemy import Column, MetaData, Table, Text, select
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database import sqlite as engine
-from orderkeep.database.sqlite import SqliteDatabase
+from orderkeep.database.sqlite import SqliteDatabase, SqliteTransaction
 from orderkeep.database.statement import RowStatement, Statement, row_value
 from orderkeep.database.transaction import (
     ConstraintViolatedError,
@@ -156,6 +156,7 @@ def noting(method, *, note):
 
 async def test_what_sqlite_rolls_back_by_itself_is_committed_for_nobody(notes):
     async def lose_everything(transaction: Transaction) -> None:
+        assert isinstance(transaction, SqliteTransaction)
         transaction._connection.execute("ROLLBACK")
         fail_as_a_full_disk("")
 
