@@ -113,7 +113,14 @@ def read_or_make_secret(path: Path, *, drawn: bytes) -> str:
                 pass
             finally:
                 beside.unlink()
-        return file.read_text().strip()
+        secret = file.read_text().strip()
     except OSError as error:
         message = f"the secret {file} can be neither read nor written ({error.strerror})"
         raise DataDirectoryError(message) from error
+    if len(secret.encode()) < SECRET_LENGTH_BYTES:
+        message = (
+            f"the secret in {file} is shorter than {SECRET_LENGTH_BYTES} bytes:"
+            " put the right one back, or remove the file to have a new one made"
+        )
+        raise DataDirectoryError(message)
+    return secret

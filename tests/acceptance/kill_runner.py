@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -141,7 +141,18 @@ class _Day:
         self._is_over = True
 
 
-async def run_kills(folder: Path, *, kill_count: int, seed: int, shopper_count: int = 32) -> Report:
+def _ignore(_number: int) -> None:
+    """Show nothing."""
+
+
+async def run_kills(
+    folder: Path,
+    *,
+    kill_count: int,
+    seed: int,
+    shopper_count: int = 32,
+    on_kill: Callable[[int], None] = _ignore,
+) -> Report:
     """Let shoppers in, kill the shop so often, and report.
 
     Args:
@@ -149,6 +160,7 @@ async def run_kills(folder: Path, *, kill_count: int, seed: int, shopper_count: 
         kill_count: How often it is killed.
         seed: Draws the instants, and what shoppers do.
         shopper_count: How many there are at once.
+        on_kill: Told the number of each kill.
     """
     report = Report(seed=seed, kill_count=kill_count)
     # What shoppers do depends on when they are answered; the kills are the same for one seed.
@@ -181,7 +193,7 @@ async def run_kills(folder: Path, *, kill_count: int, seed: int, shopper_count: 
                 )
                 for it in (True, False)
             ]
-            await asyncio.to_thread(_kill_often, shop, journal, draw_kills, report)
+            await asyncio.to_thread(_kill_often, shop, journal, draw_kills, report, on_kill)
             day.end()
         for crowd in crowds:
             report.unexpected += crowd.result().surprises
@@ -217,7 +229,13 @@ async def _crowd(
     return await run_demo(options, tokens=shop.token, draw=draw, clock=day.now)
 
 
-def _kill_often(shop: RunningShop, journal: Journal, draw: random.Random, report: Report) -> None:
+def _kill_often(
+    shop: RunningShop,
+    journal: Journal,
+    draw: random.Random,
+    report: Report,
+    on_kill: Callable[[int], None],
+) -> None:
     """Kill the shop at random instants, and leave it running."""
     shop.wait_until(
         lambda: any(each.order_key and each.status == 201 for each in journal.attempts),
@@ -236,6 +254,7 @@ def _kill_often(shop: RunningShop, journal: Journal, draw: random.Random, report
                 start_s = time.monotonic() - begun_s
         _let_live(shop, life_s=draw.uniform(0.0, start_s if is_at_start else LIFE_S_MAX))
         shop.kill()
+        on_kill(number)
         assert shop.process is not None
         if shop.process.returncode != -9:
             report.unexpected.append(f"run {number} ended by itself: {shop.process.returncode}")
@@ -463,6 +482,11 @@ async def _compare_payments(shop: RunningShop, journal: Journal, report: Report)
         await asyncio.gather(*(look(payment_no) for payment_no in sorted(payment_nos)))
 
 
+def _show(number: int) -> None:
+    sys.stderr.write(f"\rkill {number} ")
+    sys.stderr.flush()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it from the command line; return 0 when nothing was lost, doubled or unexpected."""
     parser = argparse.ArgumentParser(prog="python -m tests.acceptance.kill_runner")
@@ -476,9 +500,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="orderkeep-kills-") as folder:
         report = asyncio.run(
             run_kills(
-                Path(folder), kill_count=chosen.kills, seed=seed, shopper_count=chosen.shoppers
+                Path(folder),
+                kill_count=chosen.kills,
+                seed=seed,
+                shopper_count=chosen.shoppers,
+                on_kill=_show,
             )
         )
+    sys.stderr.write("\n")
     sys.stdout.write(report.table() + "\n")
     return 0 if report.is_clean else 1
 

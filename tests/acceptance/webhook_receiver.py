@@ -68,6 +68,11 @@ class WebhookReceiver:
         self.arrived.append(Arrived(headers["webhook-id"], json.loads(body)))
 
 
+class _Server(ThreadingHTTPServer):
+    # A shop opens a connection for each delivery that is under way.
+    request_queue_size = 128
+
+
 @contextmanager
 def listening() -> Iterator[WebhookReceiver]:
     """Receive, and answer 204 to everything, as long as the context lasts."""
@@ -82,7 +87,7 @@ def listening() -> Iterator[WebhookReceiver]:
         def log_message(self, *_arguments: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Request) as server:
+    with _Server(("127.0.0.1", 0), Request) as server:
         receiver = WebhookReceiver(url=f"http://127.0.0.1:{server.server_port}/hooks")
         serving = threading.Thread(target=server.serve_forever)
         serving.start()

@@ -151,6 +151,7 @@ def build_shop(
             refresh_metrics=refresh_metrics,
             version=version("orderkeep"),
             new_request_id=chance.new_uuid,
+            logs_requests=settings.log_level == "debug",
         )
     )
     return Shop(app=app, readiness=readiness, loops=loops)

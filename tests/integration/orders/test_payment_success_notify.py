@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from orderkeep.contracts import payment_success_notify
 from orderkeep.instant import Instant
-from orderkeep.messaging.consumer import HANDLED, TryLater
+from orderkeep.messaging.consumer import HANDLED, BadMessageError, TryLater
 from orderkeep.orders.consumers.payment_success_notify import payment_success_consumer
 from orderkeep.orders.order import Order
 from orderkeep.orders.payment import LatePaymentPolicy
@@ -126,6 +127,21 @@ async def test_a_payment_without_a_time_was_made_when_it_was_received(
     record = shop.row("SELECT * FROM order_payments")
     assert record["paid_at"] == record["received_at"] >= order.created_at
     assert shop.order_row(order.order_no)["paid_at"] == record["received_at"]
+
+
+@pytest.mark.parametrize("paid_at", [b"null", b'""'])
+def test_a_time_that_is_null_or_empty_is_missing(paid_at: bytes) -> None:
+    body = b'{"order_no": "0100000000000009", "trade_no": "T1", "paid_at": ' + paid_at + b"}"
+
+    assert payment_success_notify.decode(body).paid_at is None
+
+
+@pytest.mark.parametrize("paid_at", [b'"yesterday"', b'"2024-01-01T10:00:00"', b"0", b"1.5", b"{}"])
+def test_a_time_that_cannot_be_read_is_bad_input_and_not_now(paid_at: bytes) -> None:
+    body = b'{"order_no": "0100000000000009", "trade_no": "T1", "paid_at": ' + paid_at + b"}"
+
+    with pytest.raises(BadMessageError, match="/paid_at"):
+        payment_success_notify.decode(body)
 
 
 # Row: the same payment again, same order and amount.
