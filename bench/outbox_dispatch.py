@@ -20,6 +20,7 @@ from bench.stage import settings_for, stocked_database
 from orderkeep.contracts.topology import TOPOLOGY
 from orderkeep.database.transaction import Database, Transaction
 from orderkeep.instant import Instant, after
+from orderkeep.logs import configure_logging
 from orderkeep.messaging.database_queue import DatabaseQueue
 from orderkeep.messaging.dispatcher import Dispatcher, DispatchPolicy
 from orderkeep.messaging.message import Event, PublishResult
@@ -163,6 +164,8 @@ async def _measure_once(data_dir: Path, *, with_peer: bool) -> tuple[int, float,
 
 def run() -> dict[str, Any]:
     """Measure and return the results as JSON."""
+    # As in the service, whose dispatcher has a line for each event at `debug` alone.
+    configure_logging("warning", log_format="auto")
     return asyncio.run(_run())
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from bench.watching import Watch
 _START_LIMIT_S = 30.0
 _STOP_LIMIT_S = 40.0
 _LOOK_AGAIN_S = 0.05
+_SHOWN_LOG_LENGTH = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,32 +54,41 @@ def running_shop(
             stdout=log_file,
             stderr=subprocess.STDOUT,
         )
+
+    def check() -> None:
+        if process.poll() is not None:
+            message = (
+                f"`orderkeep run` ended by itself, with code {process.returncode}:\n"
+                f"{log_path.read_text(encoding='utf-8')[-_SHOWN_LOG_LENGTH:]}"
+            )
+            raise RuntimeError(message)
+
     try:
-        _await_ready(process, port=port, log_path=log_path)
-        with closing(Watch(data_dir / "orderkeep.db")) as watch:
+        _await_ready(port, check=check)
+        with closing(Watch(data_dir / "orderkeep.db", check=check)) as watch:
             yield RunningShop(port=port, watch=watch)
+        check()
     finally:
-        process.terminate()
         try:
+            process.terminate()
             process.wait(_STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def _await_ready(process: subprocess.Popen[bytes], *, port: int, log_path: Path) -> None:
+def _await_ready(port: int, *, check: Callable[[], None]) -> None:
     give_up_at_s = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < give_up_at_s:
-        if process.poll() is not None:
-            break
+        check()
         try:
             if httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass
         threading.Event().wait(_LOOK_AGAIN_S)
-    message = f"`orderkeep run` did not start:\n{log_path.read_text()[-2000:]}"
-    raise RuntimeError(message)
+    message = f"`orderkeep run` is not ready after {_START_LIMIT_S:g} s"
+    raise TimeoutError(message)
 
 
 def _free_port() -> int:

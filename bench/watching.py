@@ -3,9 +3,13 @@
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from bench.figures import say
+
 _LOOK_AGAIN_S = 0.05
+_SHOW_AGAIN_S = 1.0
 
 # SQLite's clock in microseconds, as the service's own statements have it.
 _NOW = "SELECT CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER) * 1000"
@@ -21,8 +25,14 @@ _DUE_MESSAGES = "SELECT count(*) FROM queue_messages WHERE due_at <= ?"
 class Watch:
     """A read-only connection beside the service's own."""
 
-    def __init__(self, path: Path) -> None:
-        """Look into the file, which exists."""
+    def __init__(self, path: Path, *, check: Callable[[], None]) -> None:
+        """Look into the file, which exists.
+
+        Args:
+            path: The service's database.
+            check: Raises if the service no longer runs; called while something is waited for.
+        """
+        self._check = check
         self._connection = sqlite3.connect(
             f"file:{path}?mode=ro", uri=True, isolation_level=None, timeout=5.0
         )
@@ -42,6 +52,14 @@ class Watch:
     def count_swept(self) -> int:
         """Return how many orders the sweep closed, because no message had."""
         return self._count("SELECT count(*) FROM order_history WHERE actor = 'sweep'")
+
+    def await_closings(self, count: int, *, limit_s: float) -> None:
+        """Wait until so many orders are closed, or the time is up; show how it goes."""
+        ends_at_s = time.monotonic() + limit_s
+        while (closed_count := self.count_closed()) < count and time.monotonic() < ends_at_s:
+            say(f"  {closed_count:,} of {count:,} closed")
+            self._check()
+            threading.Event().wait(_SHOW_AGAIN_S)
 
     def read_lateness_us(self) -> list[int]:
         """Return how long after its deadline each closed order was closed, in microseconds."""
@@ -66,6 +84,7 @@ class Watch:
             if time.monotonic() - started_at_s > limit_s:
                 message = f"{backlog} messages still wait after {limit_s:g} s"
                 raise TimeoutError(message)
+            self._check()
             threading.Event().wait(_LOOK_AGAIN_S)
         return time.monotonic() - started_at_s
 

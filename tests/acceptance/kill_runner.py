@@ -80,6 +80,7 @@ class Report:
     refunded_count: int = 0
     event_count: int = 0
     webhook_count: int = 0
+    webhook_cut_off_count: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
     verify_exit_code: int | None = None
     elapsed_s: float = 0.0
@@ -110,7 +111,10 @@ class Report:
             ("... paid the order", self.paid_count),
             ("... refunded", self.refunded_count),
             ("order events", self.event_count),
-            ("... webhooks received", self.webhook_count),
+            (
+                "... webhooks received (cut off)",
+                f"{self.webhook_count} ({self.webhook_cut_off_count})",
+            ),
             ("orders by status", ", ".join(f"{k} {n}" for k, n in self.statuses.items())),
             ("unexpected", len(self.unexpected)),
             ("verify --quiesced", f"exit {self.verify_exit_code}"),
@@ -445,6 +449,7 @@ def _compare_webhooks(shop: RunningShop, receiver: WebhookReceiver, report: Repo
         sent[order_no].append(message_id)
     arrived = receiver.by_order()
     report.webhook_count = len(receiver.arrived)
+    report.webhook_cut_off_count = receiver.cut_off_count
     report.unexpected += ["a webhook with a wrong signature"] * receiver.forged_count
     report.lost += [
         f"webhooks of {order_no}: sent {ids}, arrived {arrived.get(order_no)}"
