@@ -67,7 +67,10 @@ def running_shop(
         _await_ready(port, check=check)
         with closing(Watch(data_dir / "orderkeep.db", check=check)) as watch:
             yield RunningShop(port=port, watch=watch)
+    except Exception:
+        # If the service is gone, that is why; whatever failed for want of it says less.
         check()
+        raise
     finally:
         try:
             process.terminate()

@@ -184,7 +184,11 @@ class Settling(Generic[Body]):
     async def _handle(
         self, transaction: Transaction, arrivals: Sequence[Arrival[Body]], *, now: Instant
     ) -> list[Settled[Body]]:
-        """Hand what is new to the handler; of copies in one batch the first is the message."""
+        """Hand what is new to the handler.
+
+        Of copies in one batch the one furthest along is the message: the row of its next try is
+        not written yet, while that of an earlier try was, and would not be written again.
+        """
         consumer = self._consumer
         fresh_ids = await self._inbox.record(
             transaction,
@@ -192,26 +196,30 @@ class Settling(Generic[Body]):
             message_ids=[arrival.message_id for arrival in arrivals],
             now=now,
         )
-        fresh: dict[str, Arrival[Body]] = {}
-        settled: list[Settled[Body]] = []
+        furthest: dict[str, Arrival[Body]] = {}
         for arrival in arrivals:
-            if arrival.message_id in fresh_ids and arrival.message_id not in fresh:
-                fresh[arrival.message_id] = arrival
-            else:
-                settled.append(Settled(arrival=arrival, outcome=MessageOutcome.DUPLICATE))
+            rival = furthest.get(arrival.message_id)
+            if rival is None or rival.attempt < arrival.attempt:
+                furthest[arrival.message_id] = arrival
+        fresh = [arrival for id_, arrival in furthest.items() if id_ in fresh_ids]
+        chosen = {id(arrival) for arrival in fresh}
+        settled = [
+            Settled(arrival=arrival, outcome=MessageOutcome.DUPLICATE)
+            for arrival in arrivals
+            if id(arrival) not in chosen
+        ]
         if not fresh:
             return settled
         outcomes = await consumer.handle(
             transaction,
             [
                 arrival.received(arrival.content, now=now)
-                for arrival in fresh.values()
+                for arrival in fresh
                 if isinstance(arrival.content, Content)
             ],
         )
         settled += [
-            _settled(arrival, outcome)
-            for arrival, outcome in zip(fresh.values(), outcomes, strict=True)
+            _settled(arrival, outcome) for arrival, outcome in zip(fresh, outcomes, strict=True)
         ]
         return settled
 

@@ -289,6 +289,26 @@ async def is_queue_empty(shop: Shop) -> bool:
     return not await shop.rows("SELECT 1 FROM queue_messages LIMIT 1")
 
 
+async def test_a_late_copy_beside_a_later_try_loses_neither(shop: Shop):
+    """Of copies in one batch the furthest along goes on: the row of its next try is not written."""
+    later = TryLater(reason="not_yet", detail="come again")
+    handler = Answers(m1=[later, later, HANDLED])
+
+    async def is_postponed() -> bool:
+        return bool(await shop.rows("SELECT 1 FROM shop_outbox WHERE state = 'pending'"))
+
+    await publish(shop, message(1))
+    await shop.work_until(is_postponed, shop.subscription(handler).run)
+    await publish(shop, message(1))
+    while await is_postponed():
+        await shop.dispatcher().run_once()
+
+    await shop.work_until_drained(handler)
+
+    assert [received.attempt for received in handler.received] == [1, 2, 3]
+    assert await effects(shop) == ["m1"]
+
+
 async def test_a_message_sent_anew_after_its_letter_was_discarded_is_tried_again(shop: Shop):
     await publish(shop, message(1))
     await shop.work_until_drained(Answers(m1=ZeroDivisionError()))
