@@ -61,7 +61,7 @@ def ids(deliveries: Sequence[Delivery]) -> list[bytes]:
 async def test_a_message_comes_out_as_it_went_in(under_test: BrokerUnderTest):
     headers = {"x-sequence": 7, "x-note": "größer", "x-rate": 0.5, "x-flag": True, "x-none": None}
 
-    outcomes = await under_test.broker.publish([message(1, headers=headers)])
+    outcomes = await under_test.broker.publish([message(1, headers=headers)], now=NOW)
 
     consumption = await under_test.broker.consume("parcels", prefetch=10)
     (delivery,) = await take(consumption)
@@ -80,7 +80,7 @@ async def test_a_message_comes_out_as_it_went_in(under_test: BrokerUnderTest):
     ids=["empty", "nul", "no text", "broken", "64 KiB"],
 )
 async def test_any_bytes_travel_unchanged(under_test: BrokerUnderTest, body: bytes):
-    await under_test.broker.publish([message(1, body=body)])
+    await under_test.broker.publish([message(1, body=body)], now=NOW)
 
     consumption = await under_test.broker.consume("parcels", prefetch=10)
     (delivery,) = await take(consumption)
@@ -88,7 +88,7 @@ async def test_any_bytes_travel_unchanged(under_test: BrokerUnderTest, body: byt
 
 
 async def test_a_confirmed_message_survives_a_restart(under_test: BrokerUnderTest):
-    await under_test.broker.publish([message(1)])
+    await under_test.broker.publish([message(1)], now=NOW)
 
     await under_test.restart()
 
@@ -97,8 +97,8 @@ async def test_a_confirmed_message_survives_a_restart(under_test: BrokerUnderTes
 
 
 async def test_messages_come_oldest_first(under_test: BrokerUnderTest):
-    await under_test.broker.publish([message(1), message(2)])
-    await under_test.broker.publish([message(3)])
+    await under_test.broker.publish([message(1), message(2)], now=NOW)
+    await under_test.broker.publish([message(3)], now=NOW)
 
     consumption = await under_test.broker.consume("parcels", prefetch=10)
     assert ids(await take_count(consumption, 3)) == [b"m1", b"m2", b"m3"]
@@ -109,7 +109,7 @@ async def test_a_waiting_consumer_is_woken_by_a_message(under_test: BrokerUnderT
     taking = asyncio.create_task(consumption.take(count_max=10))
     await asyncio.sleep(0)
 
-    await under_test.broker.publish([message(1)])
+    await under_test.broker.publish([message(1)], now=NOW)
 
     # Far below the poll interval, which would find it as well.
     async with asyncio.timeout(2):
@@ -120,7 +120,7 @@ async def test_a_delayed_message_comes_when_it_is_due_and_not_before(under_test:
     due_at = after(await under_test.now(), seconds=0.4)
     consumption = await under_test.broker.consume("parcels", prefetch=10)
 
-    await under_test.broker.publish([message(1, deliver_at=due_at)])
+    await under_test.broker.publish([message(1, deliver_at=due_at)], now=NOW)
     (delivery,) = await take(consumption)
 
     taken_at = await under_test.now()
@@ -133,7 +133,9 @@ async def test_what_is_due_earlier_overtakes_what_is_due_later(under_test: Broke
     later, sooner = after(now, seconds=0.6), after(now, seconds=0.2)
     consumption = await under_test.broker.consume("parcels", prefetch=10)
 
-    await under_test.broker.publish([message(1, deliver_at=later), message(2, deliver_at=sooner)])
+    await under_test.broker.publish(
+        [message(1, deliver_at=later), message(2, deliver_at=sooner)], now=NOW
+    )
 
     assert ids(await take(consumption)) == [b"m2"]
     assert ids(await take(consumption)) == [b"m1"]
@@ -141,7 +143,7 @@ async def test_what_is_due_earlier_overtakes_what_is_due_later(under_test: Broke
 
 async def test_a_delayed_message_holds_back_no_other(under_test: BrokerUnderTest):
     due_at = after(await under_test.now(), seconds=60)
-    await under_test.broker.publish([message(1, deliver_at=due_at), message(2)])
+    await under_test.broker.publish([message(1, deliver_at=due_at), message(2)], now=NOW)
 
     consumption = await under_test.broker.consume("parcels", prefetch=10)
 
@@ -156,7 +158,8 @@ async def test_of_one_order_key_only_the_first_is_handed_out(under_test: BrokerU
             message(3, order_key="B"),
             message(4),
             message(5),
-        ]
+        ],
+        now=NOW,
     )
     consumption = await under_test.broker.consume("parcels", prefetch=10)
 
@@ -168,7 +171,7 @@ async def test_of_one_order_key_only_the_first_is_handed_out(under_test: BrokerU
 
 
 async def test_an_order_key_is_kept_between_consumers(under_test: BrokerUnderTest):
-    await under_test.broker.publish([message(1, order_key="A"), message(2, order_key="A")])
+    await under_test.broker.publish([message(1, order_key="A"), message(2, order_key="A")], now=NOW)
     first = await under_test.broker.consume("parcels", prefetch=10)
     second = await under_test.broker.consume("parcels", prefetch=10)
 
@@ -183,7 +186,7 @@ async def test_an_order_key_is_kept_between_consumers(under_test: BrokerUnderTes
 
 async def test_an_order_key_holds_back_nothing_in_another_queue(under_test: BrokerUnderTest):
     await under_test.broker.publish(
-        [message(1, order_key="A"), message(2, order_key="A", route="letters")]
+        [message(1, order_key="A"), message(2, order_key="A", route="letters")], now=NOW
     )
 
     parcels = await under_test.broker.consume("parcels", prefetch=10)
@@ -194,7 +197,7 @@ async def test_an_order_key_holds_back_nothing_in_another_queue(under_test: Brok
 
 
 async def test_two_consumers_never_have_the_same_message(under_test: BrokerUnderTest):
-    await under_test.broker.publish([message(number) for number in range(40)])
+    await under_test.broker.publish([message(number) for number in range(40)], now=NOW)
     first = await under_test.broker.consume("parcels", prefetch=20)
     second = await under_test.broker.consume("parcels", prefetch=20)
 
@@ -204,7 +207,7 @@ async def test_two_consumers_never_have_the_same_message(under_test: BrokerUnder
 
 
 async def test_what_a_dead_consumer_had_in_hand_comes_back_marked(under_test: BrokerUnderTest):
-    await under_test.broker.publish([message(1)])
+    await under_test.broker.publish([message(1)], now=NOW)
     dying = await under_test.broker.consume("parcels", prefetch=10)
     await take(dying)
 
@@ -217,7 +220,7 @@ async def test_what_a_dead_consumer_had_in_hand_comes_back_marked(under_test: Br
 
 
 async def test_an_acknowledged_message_never_comes_back(under_test: BrokerUnderTest):
-    await under_test.broker.publish([message(1), message(2)])
+    await under_test.broker.publish([message(1), message(2)], now=NOW)
     dying = await under_test.broker.consume("parcels", prefetch=10)
     first, _second = await take_count(dying, 2)
 
@@ -231,7 +234,7 @@ async def test_an_acknowledged_message_never_comes_back(under_test: BrokerUnderT
 async def test_an_acknowledgement_in_a_rolled_back_transaction_is_none(
     under_test: BrokerUnderTest,
 ):
-    await under_test.broker.publish([message(1)])
+    await under_test.broker.publish([message(1)], now=NOW)
     dying = await under_test.broker.consume("parcels", prefetch=10)
     deliveries = await take(dying)
 
@@ -248,7 +251,7 @@ async def test_an_acknowledgement_in_a_rolled_back_transaction_is_none(
 
 
 async def test_what_is_given_back_comes_again(under_test: BrokerUnderTest):
-    await under_test.broker.publish([message(1)])
+    await under_test.broker.publish([message(1)], now=NOW)
     consumption = await under_test.broker.consume("parcels", prefetch=10)
 
     await consumption.give_back(await take(consumption))
@@ -257,7 +260,7 @@ async def test_what_is_given_back_comes_again(under_test: BrokerUnderTest):
 
 
 async def test_no_more_than_the_prefetch_is_in_hand(under_test: BrokerUnderTest):
-    await under_test.broker.publish([message(number) for number in range(5)])
+    await under_test.broker.publish([message(number) for number in range(5)], now=NOW)
     consumption = await under_test.broker.consume("parcels", prefetch=3)
     in_hand = await take_count(consumption, 3)
     taking = asyncio.create_task(consumption.take(count_max=100))
@@ -270,7 +273,7 @@ async def test_no_more_than_the_prefetch_is_in_hand(under_test: BrokerUnderTest)
 
 
 async def test_no_more_than_asked_for_is_taken(under_test: BrokerUnderTest):
-    await under_test.broker.publish([message(number) for number in range(5)])
+    await under_test.broker.publish([message(number) for number in range(5)], now=NOW)
     consumption = await under_test.broker.consume("parcels", prefetch=10)
 
     assert ids(await take(consumption, count_max=1)) == [b"m0"]
@@ -283,7 +286,8 @@ async def test_an_exchange_reaches_every_queue_that_is_bound_to_the_type(
         [
             message(1, route="parcel.events", type="parcel.packed"),
             message(2, route="parcel.events", type="parcel.sent.abroad"),
-        ]
+        ],
+        now=NOW,
     )
 
     parcels = await under_test.broker.consume("parcels", prefetch=10)
@@ -303,7 +307,7 @@ async def test_what_reaches_no_queue_is_the_fault_of_its_route_alone(
     under_test: BrokerUnderTest, route: str, type_: str
 ):
     outcomes = await under_test.broker.publish(
-        [message(1), message(2, route=route, type=type_), message(3)]
+        [message(1), message(2, route=route, type=type_), message(3)], now=NOW
     )
 
     assert [outcome.result for outcome in outcomes] == [
@@ -334,7 +338,7 @@ async def test_a_consumer_that_was_closed_is_woken_no_more(under_test: BrokerUnd
     consumption = await under_test.broker.consume("parcels", prefetch=10)
     await consumption.close()
 
-    await under_test.broker.publish([message(1)])
+    await under_test.broker.publish([message(1)], now=NOW)
 
     following = await under_test.broker.consume("parcels", prefetch=10)
     assert ids(await take(following)) == [b"m1"]

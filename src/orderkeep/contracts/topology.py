@@ -2,7 +2,7 @@
 
 A route is the name of an exchange or of a queue. A timeout check is routed to its queue; the
 exchange `order.timeout.delayed` is a way to hold it until it is due, and which way is taken is the
-broker's own business.
+broker's own business: its type depends on that way, so it is a `Delay`, not an `Exchange`.
 """
 
 from orderkeep.contracts import (
@@ -15,9 +15,10 @@ from orderkeep.contracts import (
     payment_refund_result,
     payment_success_notify,
 )
-from orderkeep.messaging.broker import Binding, Exchange, ExchangeType, Queue, Topology
+from orderkeep.messaging.broker import Binding, Delay, Exchange, ExchangeType, Queue, Topology
 
 TIMEOUT_EXCHANGE = "order.timeout.delayed"
+HOLD_QUEUE_PREFIX = "order.timeout.hold."
 ORDER_EVENTS_EXCHANGE = order_events.EXCHANGE
 
 # Every order event: `order.created`, `order.paid`, and what may come.
@@ -25,7 +26,7 @@ ORDER_EVENTS_KEY = "order.#"
 
 TOPOLOGY = Topology(
     queues=(
-        Queue(name=order_timeout_queue.QUEUE, is_delayed=True),
+        Queue(name=order_timeout_queue.QUEUE),
         Queue(name=cart_sync.QUEUE),
         Queue(name=payment_success_notify.QUEUE),
         Queue(name=order_timeout_dlq.QUEUE),
@@ -35,10 +36,7 @@ TOPOLOGY = Topology(
         Queue(name=payment_refund_result.QUEUE),
         Queue(name=payment_opened_notify.QUEUE),
     ),
-    exchanges=(
-        Exchange(name=TIMEOUT_EXCHANGE, type=ExchangeType.DIRECT),
-        Exchange(name=ORDER_EVENTS_EXCHANGE, type=ExchangeType.TOPIC),
-    ),
+    exchanges=(Exchange(name=ORDER_EVENTS_EXCHANGE, type=ExchangeType.TOPIC),),
     bindings=(
         Binding(
             exchange=ORDER_EVENTS_EXCHANGE,
@@ -49,6 +47,13 @@ TOPOLOGY = Topology(
             exchange=ORDER_EVENTS_EXCHANGE,
             queue=order_events.QUEUE_PAYMENT,
             routing_key=ORDER_EVENTS_KEY,
+        ),
+    ),
+    delays=(
+        Delay(
+            queue=order_timeout_queue.QUEUE,
+            exchange=TIMEOUT_EXCHANGE,
+            hold_queue_prefix=HOLD_QUEUE_PREFIX,
         ),
     ),
 )

@@ -231,6 +231,11 @@ class SqliteDatabase:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, self._read, work)
 
+    async def open_session(self, *, on_lost: Callable[[], None]) -> "SqliteSession":
+        """Return a session that holds every part: one process has the file to itself."""
+        del on_lost  # a file is not lost
+        return SqliteSession(self)
+
     async def close(self) -> None:
         """Finish the transactions in hand and close the file."""
         self._is_closed = True
@@ -294,6 +299,31 @@ class SqliteDatabase:
             self._local.connection = connection
             self._connections.append(connection)
         return connection
+
+
+class SqliteSession:
+    """The database itself: a file lock in the data directory has made this process the only one."""
+
+    used_within_s: float | None = None
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def hold_share(self, name: str, *, part_count: int) -> frozenset[int]:
+        """Hold every part."""
+        del name
+        return frozenset(range(part_count))
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Run the work as the database does."""
+        return await self._database.transact(work)
+
+    async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
+        """Run the work as the database does."""
+        return await self._database.read(work)
+
+    async def close(self) -> None:
+        """Leave the file open: it is its owner's to close."""
 
 
 def open_connection(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:

@@ -60,6 +60,51 @@ class Transaction(ReadTransaction, Protocol):
         """Call back on the event loop once the commit is certain; never on a rollback."""
 
 
+class Session(Protocol):
+    """One connection of its own, with the locks that live exactly as long as it does.
+
+    For a loop of which several may run, each for a part of the work: what it holds, reads and
+    writes goes over this one connection, so nobody works on a part whose lock is gone.
+    """
+
+    @property
+    def used_within_s(self) -> float | None:
+        """Use it at least this often: who does not is taken for dead, and loses its locks.
+
+        None is never: there is nobody to lose them to.
+        """
+
+    async def hold_share(self, name: str, *, part_count: int) -> frozenset[int]:
+        """Hold this session's fair share of the parts `0..part_count-1`, and return what it holds.
+
+        Parts that are free are taken, up to the share; what is held above it is given back. All
+        sessions that ask under one name share the parts; two never hold the same one. To be asked
+        again and again: others come and go. Nothing of a part may be under way while asking.
+
+        Raises:
+            StoreUnavailableError: the connection is lost, and with it every lock.
+        """
+
+    async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        """Do as `Database.transact`, on this connection; the transaction is run once.
+
+        Raises:
+            StoreUnavailableError: the connection is lost, and with it every lock; what was to be
+                committed may have been.
+            ConstraintViolatedError: a row broke a rule of the schema; nothing was committed.
+        """
+
+    async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
+        """Do as `Database.read`, on this connection.
+
+        Raises:
+            StoreUnavailableError: the connection is lost, and with it every lock.
+        """
+
+    async def close(self) -> None:
+        """End the connection, and with it every lock."""
+
+
 class Database(Protocol):
     """An engine that runs transactions."""
 
@@ -78,6 +123,16 @@ class Database(Protocol):
 
     async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
         """Run `work` on a snapshot, beside the writers.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+        """
+
+    async def open_session(self, *, on_lost: Callable[[], None]) -> Session:
+        """Return a connection of its own.
+
+        Args:
+            on_lost: Called on the event loop, at once, when the connection ends by itself.
 
         Raises:
             StoreUnavailableError: the database is away.

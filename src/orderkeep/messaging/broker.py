@@ -1,9 +1,10 @@
 """The broker port: declare, publish with a delay, consume with acknowledgement by hand.
 
-Two implementations ship: `database_queue.py` (queues in the service's own database) and, for a
-broker across the network, one on AMQP. `tests/contract/test_broker.py` holds them to one promise:
-a confirmed message is durable and comes out of every queue bound to its route at least once, not
-before `deliver_at`; an unacknowledged delivery comes back, marked `redelivered`.
+Two implementations ship: `database_queue.py` (queues in the service's own database) and
+`rabbitmq/` (across the network). `tests/contract/test_broker.py` holds them to one promise: a
+confirmed message is durable and comes out of every queue bound to its route at least once, not
+before `deliver_at`; an unacknowledged delivery comes back, marked `redelivered`. A message that the
+broker cannot hold until `deliver_at` is `NOT_HELD`, and has not been taken.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from orderkeep.database.transaction import Transaction
+from orderkeep.instant import Instant
 from orderkeep.messaging.message import Delivery, Message, PublishOutcome
 
 
@@ -24,14 +26,9 @@ class ExchangeType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """A durable queue.
-
-    Attributes:
-        is_delayed: Its messages may carry a time before which they are not handed out.
-    """
+    """A durable queue."""
 
     name: str
-    is_delayed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +49,29 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """How messages to one queue are held until their time, at a broker that has no delay itself.
+
+    Attributes:
+        queue: Whose messages may carry a time before which they are not handed out.
+        exchange: The durable exchange that leads to where they are held.
+        hold_queue_prefix: Begins the name of each queue that holds them; the delay in
+            milliseconds ends it.
+    """
+
+    queue: str
+    exchange: str
+    hold_queue_prefix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
     """Every exchange, queue and binding, as data; a route is the name of an exchange or a queue."""
 
     queues: tuple[Queue, ...]
     exchanges: tuple[Exchange, ...]
     bindings: tuple[Binding, ...]
+    delays: tuple[Delay, ...] = ()
 
 
 class BrokerUnavailableError(Exception):
@@ -128,14 +142,27 @@ class Broker(Protocol):
             BrokerUnavailableError: the broker is away.
         """
 
-    async def publish(self, messages: Sequence[Message]) -> Sequence[PublishOutcome]:
+    async def publish(
+        self, messages: Sequence[Message], *, now: Instant
+    ) -> Sequence[PublishOutcome]:
         """Publish all with many confirms outstanding; return one outcome for each, in order.
 
         An unknown outcome is `ROUTE_DOWN`: sent again, made harmless by the consumers' inboxes.
 
+        Args:
+            messages: To be published.
+            now: The database's clock when they were read: what is left of a delay counts from it.
+
         Raises:
             BrokerUnavailableError: the broker is away; nothing is known of any of the messages.
             StoreUnavailableError: the database that holds the queues is away; likewise.
+        """
+
+    def stop_publishing(self) -> None:
+        """Close the way out at once: what is still on it must not leave any more.
+
+        For a dispatcher that has lost what makes it the only one for its rows. A `publish` under
+        way raises `BrokerUnavailableError`; the next one opens a new way.
         """
 
     async def consume(self, queue: str, *, prefetch: int) -> Consumption:

@@ -44,6 +44,10 @@ LEASE_S = 60.0
 _WAIT_S_MIN = 0.001
 
 
+def _tell_nobody(_queue: str) -> None:
+    """Do nothing: there is no other process."""
+
+
 class DatabaseQueue:
     """A broker whose queues are rows in the service's own database."""
 
@@ -54,6 +58,7 @@ class DatabaseQueue:
         new_token: Callable[[], str],
         poll_interval_s: float = 5.0,
         lease_s: float = LEASE_S,
+        tell_others: Callable[[str], None] = _tell_nobody,
     ) -> None:
         """Keep the queues in the database.
 
@@ -63,11 +68,14 @@ class DatabaseQueue:
             poll_interval_s: How often a waiting consumer looks for what another process has
                 published; what this process publishes wakes it at once.
             lease_s: How long a consumer has for what it took.
+            tell_others: Told each queue in which there may be something to take, so that consumers
+                in other processes look as well; they call `wake`.
         """
         self._database = database
         self._new_token = new_token
         self._poll_interval_s = poll_interval_s
         self._lease_s = lease_s
+        self._tell_others = tell_others
         self._routes = Routes(Topology(queues=(), exchanges=(), bindings=()))
         self._waiting: defaultdict[str, set[Signal]] = defaultdict(set)
 
@@ -75,8 +83,11 @@ class DatabaseQueue:
         """Route by the topology from now on; a queue needs nothing but its rows."""
         self._routes = Routes(topology)
 
-    async def publish(self, messages: Sequence[Message]) -> Sequence[PublishOutcome]:
+    async def publish(
+        self, messages: Sequence[Message], *, now: Instant
+    ) -> Sequence[PublishOutcome]:
         """Write every message into each queue it reaches, all in one transaction."""
+        del now  # the transaction of the write reads the clock itself
         reached = [
             self._routes.queues_for(message.route, message_type=message.type)
             for message in messages
@@ -93,7 +104,7 @@ class DatabaseQueue:
                     for queue in queues
                 ],
             )
-            transaction.after_commit(lambda: self.wake(queues))
+            transaction.after_commit(lambda: self.announce(queues))
 
         if queues:
             await self._database.transact(write)
@@ -101,6 +112,9 @@ class DatabaseQueue:
             _outcome(message, is_routed=bool(queues))
             for message, queues in zip(messages, reached, strict=True)
         ]
+
+    def stop_publishing(self) -> None:
+        """Do nothing: a transaction that has not committed has published nothing."""
 
     async def consume(self, queue: str, *, prefetch: int) -> "DatabaseConsumption":
         """Start to receive from the queue."""
@@ -125,6 +139,12 @@ class DatabaseQueue:
             return await transaction.execute(RELEASE_ALL)
 
         return await self._database.transact(release)
+
+    def announce(self, queues: Iterable[str]) -> None:
+        """Let the consumers of the queues look again, in every process."""
+        self.wake(queues)
+        for queue in queues:
+            self._tell_others(queue)
 
     def wake(self, queues: Iterable[str]) -> None:
         """Let the consumers of the queues in this process look again."""
@@ -243,7 +263,7 @@ class DatabaseConsumption:
         """Have the deliveries no longer in hand: their rows went with the handler's commit."""
         self._let_go(deliveries)
         # Another consumer may wait for the next message of an order key.
-        self._broker.wake([self._queue])
+        self._broker.announce([self._queue])
 
     async def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Return untouched deliveries: they do not count as delivered."""
@@ -251,7 +271,7 @@ class DatabaseConsumption:
         if ids_by_token:
             await self._broker.give_back(ids_by_token)
         self._let_go(deliveries)
-        self._broker.wake([self._queue])
+        self._broker.announce([self._queue])
 
     def stop_taking(self) -> None:
         """Take no more; wake a `take` that waits."""

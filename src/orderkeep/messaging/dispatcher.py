@@ -10,6 +10,11 @@ copies harmless. A crash after the settlement loses nothing: the next round read
 
 What is the route's fault pauses the route in memory and costs its rows nothing; what is the row's
 fault costs the row one of its tries, and after the last it is parked as `failed`.
+
+Any number of dispatchers may share an outbox. Each works on the partitions that its session holds,
+and reads and settles on that session's own connection. When the connection is lost the way to the
+broker is closed before anything else, for the partitions may be another's by now; what was on its
+way is sent again by whoever holds them.
 """
 
 import asyncio
@@ -18,14 +23,19 @@ from dataclasses import dataclass
 
 import structlog
 
-from orderkeep.database.transaction import Database, StoreUnavailableError, Transaction
+from orderkeep.database.transaction import (
+    Database,
+    Session,
+    StoreUnavailableError,
+    Transaction,
+)
 from orderkeep.failure_points import reach
 from orderkeep.instant import Instant, after
-from orderkeep.messaging.broker import Broker, BrokerUnavailableError, Topology
-from orderkeep.messaging.column_text import error_words
+from orderkeep.messaging.broker import Broker, Topology
 from orderkeep.messaging.message import PublishOutcome, PublishResult
-from orderkeep.messaging.outbox import Outbox
-from orderkeep.messaging.outbox_reading import OutboxReading, PendingRow, Refused
+from orderkeep.messaging.outbox import PARTITION_COUNT, Outbox
+from orderkeep.messaging.outbox_reading import OutboxReading, PendingRow, Ready, Refused
+from orderkeep.messaging.publishing import Publishing
 from orderkeep.messaging.retry_schedule import pause_before_attempt
 from orderkeep.messaging.route_pauses import RoutePauses
 from orderkeep.messaging.signal import is_set_within
@@ -34,6 +44,10 @@ log = structlog.get_logger()
 
 # Waiting less would find the database's clock unchanged.
 _WAIT_S_MIN = 0.001
+
+# How often a dispatcher that may not be the only one asks for its share of the partitions: so long
+# those of one that died may lie idle, and the asking costs nothing beside the work.
+SHARE_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +80,7 @@ class DispatchRound:
 
     Attributes:
         held_back_count: Rows that stay as they are because their route is down.
+        postponed_count: Rows that wait here until their time, because the broker cannot hold them.
         wait_s: How long there is nothing to do, unless somebody appends; 0 is go on at once.
     """
 
@@ -73,6 +88,7 @@ class DispatchRound:
     refused_count: int
     held_back_count: int
     wait_s: float
+    postponed_count: int = 0
 
 
 def _observe_nothing(_seconds: float) -> None:
@@ -110,18 +126,30 @@ class Dispatcher:
         self._reading = OutboxReading(outbox.tables)
         self._database = database
         self._broker = broker
-        self._topology = topology
         self._draw_jitter = draw_jitter
         self._policy = policy or DispatchPolicy()
-        self._observe_confirm_s = observe_confirm_s
         self._aggregate_name = aggregate_name
         self._pauses = RoutePauses(
             base_s=self._policy.route_pause_base_s, max_s=self._policy.route_pause_max_s
         )
-        self._is_declared = False
+        self._publishing = Publishing(
+            broker,
+            topology=topology,
+            outbox_name=outbox.tables.outbox.name,
+            observe_confirm_s=observe_confirm_s,
+        )
+        self._session: Session | None = None
+        self._partitions: frozenset[int] = frozenset()
+        self._shared_at_s = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Dispatch until the stop event is set; the round in hand is finished."""
+        try:
+            await self._run(stop)
+        finally:
+            await self.close()
+
+    async def _run(self, stop: asyncio.Event) -> None:
         outages_count = 0
         async with self._outbox.appended.also_set_by(stop):
             while not stop.is_set():
@@ -150,100 +178,106 @@ class Dispatcher:
         """Send one batch of what may go, and return what became of it.
 
         Raises:
-            StoreUnavailableError: the database is away; rows stay pending.
+            StoreUnavailableError: the database is away; rows stay pending, and the partitions are
+                held no longer.
         """
-        rows, next_due_s = await self._read()
+        try:
+            return await self._run_once()
+        except StoreUnavailableError:
+            self._broker.stop_publishing()
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Give back the partitions; whoever goes on asks for them again."""
+        session, self._session = self._session, None
+        self._partitions = frozenset()
+        if session is not None:
+            await session.close()
+
+    async def _run_once(self) -> DispatchRound:
+        session = await self._hold_share()
+        ready = await self._read(session)
         reach("dispatcher.after_read")
-        if not rows:
+        if not ready.rows:
             return DispatchRound(
-                sent_count=0, refused_count=0, held_back_count=0, wait_s=self._wait_s(next_due_s)
+                sent_count=0,
+                refused_count=0,
+                held_back_count=0,
+                wait_s=self._wait_s(ready.next_due_s, session=session),
             )
-        outcomes = await self._publish(rows)
+        outcomes = await self._publishing.publish(ready.rows, now=ready.now)
         reach("dispatcher.after_publish")
-        return await self._settle(rows, outcomes)
+        return await self._settle(ready.rows, outcomes, session=session)
+
+    async def _hold_share(self) -> Session:
+        """Return the session, with this dispatcher's share of the partitions.
+
+        Nothing is under way here: what was published is settled, so a partition that is given back
+        has no message on its way.
+        """
+        session = self._session
+        if session is None:
+            session = await self._database.open_session(on_lost=self._broker.stop_publishing)
+            self._session = session
+            self._shared_at_s = -SHARE_INTERVAL_S
+        if _monotonic_s() - self._shared_at_s >= SHARE_INTERVAL_S:
+            partitions = await session.hold_share(self._name, part_count=PARTITION_COUNT)
+            if partitions != self._partitions:
+                log.debug("outbox_share", outbox=self._name, partitions=sorted(partitions))
+            self._partitions = partitions
+            self._shared_at_s = _monotonic_s()
+        return session
 
     @property
     def _name(self) -> str:
         return self._outbox.tables.outbox.name
 
-    async def _read(self) -> tuple[list[PendingRow], float | None]:
-        """Return what may go now, or else in how many seconds something may."""
+    async def _read(self, session: Session) -> Ready:
         paused_routes = self._pauses.paused_routes(at_s=_monotonic_s())
-        return await self._database.read(
+        return await session.read(
             lambda transaction: self._reading.ready(
-                transaction, paused_routes=paused_routes, limit=self._policy.batch_size
+                transaction,
+                partitions=self._partitions,
+                paused_routes=paused_routes,
+                limit=self._policy.batch_size,
             )
         )
 
-    async def _publish(self, rows: Sequence[PendingRow]) -> Sequence[PublishOutcome]:
-        """Return the broker's outcome for each row.
-
-        What makes the broker raise is found by publishing one by one: a row that raises while
-        others pass is refused; where none passes, the route is at fault.
-        """
-        try:
-            return await self._publish_together(rows)
-        except StoreUnavailableError:
-            raise
-        except Exception as error:
-            log.exception("publish_failed", outbox=self._name, messages_count=len(rows))
-            if len(rows) == 1:
-                return [_outcome(PublishResult.ROUTE_DOWN, error)]
-        outcomes: list[PublishOutcome] = []
-        for row in rows:
-            try:
-                outcomes += await self._publish_together([row])
-            except StoreUnavailableError:
-                raise
-            except Exception as error:  # noqa: BLE001 (logged above, kept in the row)
-                outcomes.append(_outcome(PublishResult.REFUSED, error))
-        if any(outcome.result is PublishResult.CONFIRMED for outcome in outcomes):
-            return outcomes
-        return [
-            PublishOutcome(result=PublishResult.ROUTE_DOWN, detail=outcome.detail)
-            for outcome in outcomes
-        ]
-
-    async def _publish_together(self, rows: Sequence[PendingRow]) -> Sequence[PublishOutcome]:
-        started_s = _monotonic_s()
-        try:
-            if not self._is_declared:
-                await self._broker.declare(self._topology)
-                self._is_declared = True
-            outcomes = await self._broker.publish([row.message for row in rows])
-        except BrokerUnavailableError as error:
-            return [_outcome(PublishResult.ROUTE_DOWN, error)] * len(rows)
-        self._observe_confirm_s(_monotonic_s() - started_s)
-        return outcomes
-
     async def _settle(
-        self, rows: Sequence[PendingRow], outcomes: Sequence[PublishOutcome]
+        self, rows: Sequence[PendingRow], outcomes: Sequence[PublishOutcome], *, session: Session
     ) -> DispatchRound:
         """Write down in one transaction what became of each row; pause routes that are down."""
         sent: list[PendingRow] = []
+        postponed: list[PendingRow] = []
         refused: list[tuple[PendingRow, str]] = []
         down: dict[str, str] = {}
         for row, outcome in zip(rows, outcomes, strict=True):
             match outcome.result:
                 case PublishResult.CONFIRMED:
                     sent.append(row)
+                case PublishResult.NOT_HELD:
+                    postponed.append(row)
                 case PublishResult.REFUSED:
                     refused.append((row, outcome.detail))
                 case PublishResult.ROUTE_DOWN:
                     down[row.message.route] = outcome.detail
         self._note_routes(up={row.message.route for row in sent} - down.keys(), down=down)
         reach("dispatcher.before_settle")
-        if sent or refused:
-            await self._database.transact(
-                lambda transaction: self._write(transaction, sent=sent, refused=refused)
+        if sent or refused or postponed:
+            await session.transact(
+                lambda transaction: self._write(
+                    transaction, sent=sent, refused=refused, postponed=postponed
+                )
             )
         reach("dispatcher.after_settle")
         self._log(sent=sent, refused=refused)
         return DispatchRound(
             sent_count=len(sent),
             refused_count=len(refused),
-            held_back_count=len(rows) - len(sent) - len(refused),
+            held_back_count=len(rows) - len(sent) - len(refused) - len(postponed),
             wait_s=0.0,
+            postponed_count=len(postponed),
         )
 
     async def _write(
@@ -252,9 +286,11 @@ class Dispatcher:
         *,
         sent: Sequence[PendingRow],
         refused: Sequence[tuple[PendingRow, str]],
+        postponed: Sequence[PendingRow],
     ) -> None:
         now = await transaction.now()
         await self._reading.settle_sent(transaction, [row.id for row in sent], now=now)
+        await self._reading.postpone(transaction, [row.id for row in postponed])
         await self._reading.settle_refused(
             transaction, [self._refused(row, detail, now=now) for row, detail in refused]
         )
@@ -279,15 +315,17 @@ class Dispatcher:
     def _note_routes(self, *, up: set[str], down: dict[str, str]) -> None:
         for route, detail in sorted(down.items()):
             # What is missing at the broker may be why.
-            self._is_declared = False
+            self._publishing.declare_again()
             if self._pauses.pause(route, at_s=_monotonic_s(), jitter=self._draw_jitter()):
                 log.warning("route_down", outbox=self._name, route=route, detail=detail)
         for route in sorted(up):
             if self._pauses.resume(route):
                 log.info("route_up", outbox=self._name, route=route)
 
-    def _wait_s(self, next_due_s: float | None) -> float:
+    def _wait_s(self, next_due_s: float | None, *, session: Session) -> float:
         waits_s = [self._policy.poll_interval_s]
+        if session.used_within_s is not None:
+            waits_s.append(SHARE_INTERVAL_S)
         if next_due_s is not None:
             waits_s.append(max(next_due_s, _WAIT_S_MIN))
         next_pause_end_s = self._pauses.next_end_s(at_s=_monotonic_s())
@@ -315,10 +353,6 @@ class Dispatcher:
             "route": row.message.route,
             self._aggregate_name: row.aggregate_id,
         }
-
-
-def _outcome(result: PublishResult, error: Exception) -> PublishOutcome:
-    return PublishOutcome(result=result, detail=error_words(error))
 
 
 def _monotonic_s() -> float:

@@ -85,6 +85,8 @@ class PublishResult(StrEnum):
     ROUTE_DOWN = "route_down"
     # The message's own fault: it alone is refused while others pass.
     REFUSED = "refused"
+    # The broker cannot hold it until `deliver_at`, so the outbox shall. Costs the message nothing.
+    NOT_HELD = "not_held"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

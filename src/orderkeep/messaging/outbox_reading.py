@@ -1,6 +1,6 @@
 """What a dispatcher asks of an outbox: what may go now, and how it went."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import and_, bindparam, func, or_, select, update
@@ -32,6 +32,22 @@ class PendingRow:
     aggregate_id: str
     attempts: int
     message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What one reading found.
+
+    Attributes:
+        now: The database's clock at the reading.
+        rows: What may go now, longest due first.
+        next_due_s: Where that is nothing, in how many seconds something may; None is never, unless
+            somebody appends.
+    """
+
+    now: Instant
+    rows: Sequence[PendingRow]
+    next_due_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +85,7 @@ class OutboxReading:
             .where(
                 table.c.state == _PENDING,
                 table.c.not_before <= bindparam("now"),
+                is_any_of(table.c.partition, "partitions"),
                 ~is_any_of(table.c.route, "paused_routes"),
                 or_(~table.c.ordered, is_first_in_line),
             )
@@ -77,13 +94,22 @@ class OutboxReading:
         )
         self._next_due = Statement(
             select(func.min(table.c.not_before).label("not_before")).where(
-                and_(table.c.state == _PENDING, table.c.not_before > bindparam("now"))
+                and_(
+                    table.c.state == _PENDING,
+                    table.c.not_before > bindparam("now"),
+                    is_any_of(table.c.partition, "partitions"),
+                )
             )
         )
         self._settle_sent = Statement(
             update(table)
             .where(is_any_of(table.c.id, "ids"), table.c.state == _PENDING)
             .values(state="sent", sent_at=bindparam("now"), last_error=None)
+        )
+        self._postpone = Statement(
+            update(table)
+            .where(is_any_of(table.c.id, "ids"), table.c.state == _PENDING)
+            .values(not_before=table.c.deliver_at)
         )
         self._settle_refused = RowStatement(
             update(table)
@@ -97,24 +123,36 @@ class OutboxReading:
         )
 
     async def ready(
-        self, transaction: ReadTransaction, *, paused_routes: Sequence[str], limit: int
-    ) -> tuple[list[PendingRow], float | None]:
-        """Return what may go now, longest due first; or else in how many seconds something may.
+        self,
+        transaction: ReadTransaction,
+        *,
+        partitions: Collection[int],
+        paused_routes: Sequence[str],
+        limit: int,
+    ) -> Ready:
+        """Return what may go now of the partitions, or else when something may.
 
         Of the ordered rows of one aggregate and route only the earliest may go, and none while an
         earlier one is parked.
         """
         now = await transaction.now()
         rows = await transaction.fetch_all(
-            self._ready, now=now, paused_routes=paused_routes, limit=limit
+            self._ready,
+            now=now,
+            partitions=sorted(partitions),
+            paused_routes=paused_routes,
+            limit=limit,
         )
         if rows:
-            return [_pending_row(row) for row in rows], 0.0
-        following = await transaction.fetch_one(self._next_due, now=now)
+            return Ready(now=now, rows=[_pending_row(row) for row in rows], next_due_s=0.0)
+        following = await transaction.fetch_one(
+            self._next_due, now=now, partitions=sorted(partitions)
+        )
         assert following is not None
-        if following["not_before"] is None:
-            return [], None
-        return [], (following["not_before"] - now) / MICROSECONDS_PER_SECOND
+        next_due_s = None
+        if following["not_before"] is not None:
+            next_due_s = (following["not_before"] - now) / MICROSECONDS_PER_SECOND
+        return Ready(now=now, rows=[], next_due_s=next_due_s)
 
     async def settle_sent(
         self, transaction: Transaction, ids: Sequence[int], *, now: Instant
@@ -122,6 +160,11 @@ class OutboxReading:
         """Settle rows that the broker confirmed; what was discarded meanwhile stays so."""
         if ids:
             await transaction.execute(self._settle_sent, ids=sorted(ids), now=now)
+
+    async def postpone(self, transaction: Transaction, ids: Sequence[int]) -> None:
+        """Let rows wait here until the moment at which they shall be delivered."""
+        if ids:
+            await transaction.execute(self._postpone, ids=sorted(ids))
 
     async def settle_refused(self, transaction: Transaction, refused: Sequence[Refused]) -> None:
         """Let refused rows wait for their next try, or park them."""

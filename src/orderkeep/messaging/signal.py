@@ -1,7 +1,7 @@
 """A wake-up between a commit and whoever waits for what it wrote; the poll stays the truth."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
@@ -10,9 +10,24 @@ class Signal:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self._tell_others: Callable[[], None] | None = None
+
+    def relay_to(self, tell_others: Callable[[], None]) -> None:
+        """Let every `set` be told to other processes as well, whose loops may be the ones to wake.
+
+        Args:
+            tell_others: Returns at once; what it does, and whether it succeeds, is its own affair.
+        """
+        self._tell_others = tell_others
 
     def set(self) -> None:
-        """Wake the waiter now, or at its next wait."""
+        """Wake the waiter now, or at its next wait; and those in other processes."""
+        self._event.set()
+        if self._tell_others is not None:
+            self._tell_others()
+
+    def wake(self) -> None:
+        """Wake the waiter of this process alone: another process has told."""
         self._event.set()
 
     def clear(self) -> None:
@@ -31,7 +46,7 @@ class Signal:
 
         async def wake_on_stop() -> None:
             await stop.wait()
-            self.set()
+            self.wake()
 
         task = asyncio.create_task(wake_on_stop())
         try:

@@ -73,13 +73,14 @@ def _outbox(metadata: MetaData, name: str) -> Table:
 
 def _index_outbox(table: Table) -> None:
     name = table.name
-    # The dispatcher reads what may go now, oldest first; with the route in the index, the rows of
-    # a route that is paused are passed over without being read.
+    # The dispatcher reads what may go now, oldest first; with route and partition in the index, the
+    # rows of a route that is paused, and those of another dispatcher, are passed over unread.
     Index(
         f"ix_{name}_pending",
         table.c.not_before,
         table.c.id,
         table.c.route,
+        table.c.partition,
         sqlite_where=table.c.state == "pending",
         postgresql_where=table.c.state == "pending",
     )

@@ -24,6 +24,7 @@ from orderkeep.messaging import (
     Broker,
     Consumer,
     DeadLetters,
+    Delay,
     DeliveryPolicy,
     Dispatcher,
     DispatchPolicy,
@@ -57,12 +58,13 @@ EFFECTS = Table(
 )
 
 TOPOLOGY = Topology(
-    queues=(Queue(name="parcels", is_delayed=True), Queue(name="copies"), Queue(name="letters")),
+    queues=(Queue(name="parcels"), Queue(name="copies"), Queue(name="letters")),
     exchanges=(Exchange(name="parcel.events", type=ExchangeType.TOPIC),),
     bindings=(
         Binding(exchange="parcel.events", queue="parcels", routing_key="parcel.#"),
         Binding(exchange="parcel.events", queue="copies", routing_key="parcel.packed"),
     ),
+    delays=(Delay(queue="parcels", exchange="parcels.delayed", hold_queue_prefix="parcels.hold."),),
 )
 
 DEADLINE_S = 20.0

@@ -9,11 +9,14 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from orderkeep.database.statement import Statement
+from orderkeep.instant import Instant
 from orderkeep.messaging import LeaseLostError, Message
 from orderkeep.messaging import queue_messages as queue
 from orderkeep.messaging.database_queue import DatabaseQueue
 from orderkeep.messaging.outbox_reading import OutboxReading
 from tests.integration.messaging.shop_kernel import SHOP, TOPOLOGY, Shop
+
+NOW = Instant(1_700_000_000_000_000)
 
 
 def message(number: int, **changed) -> Message:
@@ -23,7 +26,7 @@ def message(number: int, **changed) -> Message:
         "type": "parcel.packed",
         "body": b"body",
         "headers": {},
-        "published_at": 1_700_000_000_000_000,
+        "published_at": NOW,
     }
     return Message(**(values | changed))
 
@@ -46,7 +49,7 @@ async def take(consumption, *, count_max: int = 100):
 async def test_a_lease_that_ran_out_lets_another_consumer_take_over(
     short_leases: DatabaseQueue,
 ):
-    await short_leases.publish([message(1)])
+    await short_leases.publish([message(1)], now=NOW)
     slow = await short_leases.consume("parcels", prefetch=10)
     quick = await short_leases.consume("parcels", prefetch=10)
     await take(slow)
@@ -59,7 +62,7 @@ async def test_a_lease_that_ran_out_lets_another_consumer_take_over(
 
 
 async def test_who_lost_a_lease_cannot_acknowledge(short_leases: DatabaseQueue, shop: Shop):
-    await short_leases.publish([message(1), message(2)])
+    await short_leases.publish([message(1), message(2)], now=NOW)
     slow = await short_leases.consume("parcels", prefetch=10)
     quick = await short_leases.consume("parcels", prefetch=1)
     in_hand = await take(slow)
@@ -76,7 +79,7 @@ async def test_who_lost_a_lease_cannot_acknowledge(short_leases: DatabaseQueue, 
 async def test_who_lost_a_lease_gives_back_only_what_is_still_its_own(
     short_leases: DatabaseQueue, shop: Shop
 ):
-    await short_leases.publish([message(1), message(2)])
+    await short_leases.publish([message(1), message(2)], now=NOW)
     slow = await short_leases.consume("parcels", prefetch=10)
     quick = await short_leases.consume("parcels", prefetch=1)
     in_hand = await take(slow)
@@ -91,7 +94,7 @@ async def test_who_lost_a_lease_gives_back_only_what_is_still_its_own(
 
 
 async def test_what_is_not_in_hand_cannot_be_acknowledged(shop: Shop):
-    await shop.broker.publish([message(1)])
+    await shop.broker.publish([message(1)], now=NOW)
     consumption = await shop.broker.consume("parcels", prefetch=10)
     in_hand = await take(consumption)
     await consumption.give_back(in_hand)
@@ -103,7 +106,7 @@ async def test_what_is_not_in_hand_cannot_be_acknowledged(shop: Shop):
 
 
 async def test_what_is_given_back_does_not_count_as_delivered(shop: Shop):
-    await shop.broker.publish([message(1)])
+    await shop.broker.publish([message(1)], now=NOW)
     consumption = await shop.broker.consume("parcels", prefetch=10)
     await consumption.give_back(await take(consumption))
 
@@ -113,7 +116,7 @@ async def test_what_is_given_back_does_not_count_as_delivered(shop: Shop):
 
 
 async def test_releasing_all_leases_tells_how_many_there_were(shop: Shop):
-    await shop.broker.publish([message(1), message(2), message(3)])
+    await shop.broker.publish([message(1), message(2), message(3)], now=NOW)
     consumption = await shop.broker.consume("parcels", prefetch=2)
     await take(consumption)
 
@@ -129,7 +132,7 @@ async def test_the_poll_finds_what_another_process_published(
     taking = asyncio.create_task(consumption.take(count_max=10))
     await asyncio.sleep(0)
 
-    await short_leases.publish([message(1)])
+    await short_leases.publish([message(1)], now=NOW)
 
     async with asyncio.timeout(10):
         assert [delivery.message_id for delivery in await taking] == [b"m1"]
@@ -147,7 +150,7 @@ async def test_a_publish_is_all_or_nothing(shop: Shop, monkeypatch: pytest.Monke
     )
 
     with pytest.raises(Exception, match="NOT NULL"):
-        await shop.broker.publish([message(1), message(2)])
+        await shop.broker.publish([message(1), message(2)], now=NOW)
 
     assert await shop.rows("SELECT 1 FROM queue_messages") == []
 

@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from orderkeep.database.transaction import StoreUnavailableError
+from orderkeep.instant import Instant
 from orderkeep.messaging import (
     HANDLED,
     BrokerUnavailableError,
@@ -26,6 +27,8 @@ from orderkeep.messaging.database_queue import DatabaseConsumption, DatabaseQueu
 from orderkeep.refusal import Refusal
 from tests.integration.messaging.shop_kernel import Shop, parcel, record_effects, sql_of
 
+NOW = Instant(1_700_000_000_000_000)
+
 
 def message(number: int, **changed) -> Message:
     values: dict[str, Any] = {
@@ -34,13 +37,13 @@ def message(number: int, **changed) -> Message:
         "type": "parcel.packed",
         "body": f"body {number}".encode(),
         "headers": {"x-aggregate-id": f"P{number}"},
-        "published_at": 1_700_000_000_000_000,
+        "published_at": NOW,
     }
     return Message(**(values | changed))
 
 
 async def publish(shop: Shop, *messages: Message) -> None:
-    await shop.broker.publish(messages)
+    await shop.broker.publish(messages, now=NOW)
 
 
 async def effects(shop: Shop) -> list[str]:

@@ -30,6 +30,7 @@ class ScriptedBroker:
         self._broker = shop.broker
         self.answers: dict[str, PublishOutcome] = {}
         self.published: list[Message] = []
+        self.stopped_count = 0
         self.declared_count = 0
         self.is_away = False
         self.raises_for: set[str] = set()
@@ -41,7 +42,9 @@ class ScriptedBroker:
         self.declared_count += 1
         await self._broker.declare(topology)
 
-    async def publish(self, messages: Sequence[Message]) -> Sequence[PublishOutcome]:
+    async def publish(
+        self, messages: Sequence[Message], *, now: Instant
+    ) -> Sequence[PublishOutcome]:
         if self.is_away:
             reason = "connection refused"
             raise BrokerUnavailableError(reason)
@@ -52,11 +55,15 @@ class ScriptedBroker:
                 raise ZeroDivisionError(reason)
             answer = self.answers.get(message.message_id) or self.answers.get(message.route)
             if answer is None:
-                (answer,) = await self._broker.publish([message])
+                (answer,) = await self._broker.publish([message], now=now)
             outcomes.append(answer)
             if answer.result is PublishResult.CONFIRMED:
                 self.published.append(message)
         return outcomes
+
+    def stop_publishing(self) -> None:
+        self.stopped_count += 1
+        self._broker.stop_publishing()
 
     async def consume(self, queue: str, *, prefetch: int):
         return await self._broker.consume(queue, prefetch=prefetch)
@@ -422,8 +429,10 @@ async def test_a_row_that_was_discarded_on_its_way_stays_discarded(
     await shop.append(parcel(1))
     publish = scripted.publish
 
-    async def publish_slowly(messages: Sequence[Message]) -> Sequence[PublishOutcome]:
-        outcomes = await publish(messages)
+    async def publish_slowly(
+        messages: Sequence[Message], *, now: Instant
+    ) -> Sequence[PublishOutcome]:
+        outcomes = await publish(messages, now=now)
         await shop.execute("UPDATE shop_outbox SET state = 'discarded'")
         return outcomes
 

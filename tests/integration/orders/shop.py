@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from orderkeep.contracts.payment_success_notify import PaymentSucceeded
 from orderkeep.database.sqlite import SqliteDatabase
-from orderkeep.database.transaction import Database, ReadTransaction, Transaction
+from orderkeep.database.transaction import Database, ReadTransaction, Session, Transaction
 from orderkeep.instant import Instant
 from orderkeep.messaging.consumer import Consumer, Outcome, Received
 from orderkeep.messaging.outbox import Outbox
@@ -69,6 +69,10 @@ class CountingDatabase:
     async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
         """Run the work on a snapshot."""
         return await self._database.read(work)
+
+    async def open_session(self, *, on_lost: Callable[[], None]) -> Session:
+        """Open a session, which is not counted."""
+        return await self._database.open_session(on_lost=on_lost)
 
     async def close(self) -> None:
         """Leave the closing to whoever opened it."""

@@ -78,7 +78,7 @@ def _make_outbox(name: str) -> None:
         sa.PrimaryKeyConstraint("id", name=f"pk_{name}"),
         sa.UniqueConstraint("retry_key", name=f"uq_{name}_retry_key"),
     )
-    _index_state(name, "pending", ["not_before", "id", "route"])
+    _index_state(name, "pending", ["not_before", "id", "route", "partition"])
     _index_state(name, "failed", ["id"])
     _index_state(name, "sent", ["sent_at"])
     _index_state(name, "discarded", ["discarded_at"])
