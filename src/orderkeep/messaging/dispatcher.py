@@ -223,7 +223,7 @@ class Dispatcher:
             self._shared_at_s = -SHARE_INTERVAL_S
         if _monotonic_s() - self._shared_at_s >= SHARE_INTERVAL_S:
             partitions = await session.hold_share(self._name, part_count=PARTITION_COUNT)
-            if partitions != self._partitions:
+            if session.used_within_s is not None and partitions != self._partitions:
                 log.debug("outbox_share", outbox=self._name, partitions=sorted(partitions))
             self._partitions = partitions
             self._shared_at_s = _monotonic_s()
