@@ -4,18 +4,20 @@ Each migration runs in a transaction of its own with its new version, so a crash
 at a version, never between two.
 """
 
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
+import sqlalchemy
 from alembic import command
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, column, create_engine, event, select, table
+from sqlalchemy import Connection, Engine, column, create_engine, event, select, table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from orderkeep.database import postgresql_schema
+from orderkeep.database.migration_scripts import alembic_config, versions
 from orderkeep.database.statement import Statement
 from orderkeep.database.transaction import ReadTransaction, StoreUnavailableError
 
@@ -26,13 +28,22 @@ __all__ = [
     "find_schema_state",
     "find_schema_version",
     "newest_schema_version",
+    "postgresql_url",
     "sqlite_url",
     "upgrade_schema",
 ]
 
 _VERSION = Statement(select(column("version_num")).select_from(table("alembic_version")).limit(1))
 
-_SCRIPTS = Path(__file__).parent / "migrations"
+
+@dataclass(frozen=True, slots=True)
+class PostgresUrl:
+    """Where a PostgreSQL database is, as libpq reads it; it may hold a password."""
+
+    text: str = field(repr=False)
+
+
+URL: TypeAlias = sqlalchemy.URL | PostgresUrl
 
 
 class SchemaState(StrEnum):
@@ -48,17 +59,23 @@ class SchemaTooNewError(Exception):
     """The database was made by a newer release than this one."""
 
 
-def sqlite_url(path: Path) -> URL:
+def sqlite_url(path: Path) -> sqlalchemy.URL:
     """Return the URL by which migrations reach a SQLite file, whatever its path holds."""
-    return URL.create("sqlite", database=str(path))
+    return sqlalchemy.URL.create("sqlite", database=str(path))
 
 
-@lru_cache(maxsize=1)
+def postgresql_url(url: str) -> PostgresUrl:
+    """Return the URL by which migrations reach a PostgreSQL database.
+
+    Args:
+        url: `postgresql://USER:PW@HOST:PORT/DB?sslmode=…`, past any pooler in transaction mode.
+    """
+    return PostgresUrl(url)
+
+
 def newest_schema_version() -> str:
     """Return the version that this release brings a database to."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
-    assert head is not None
-    return head
+    return versions()[-1]
 
 
 async def find_schema_version(transaction: ReadTransaction) -> str | None:
@@ -68,15 +85,17 @@ async def find_schema_version(transaction: ReadTransaction) -> str | None:
 
 
 def find_schema_state(url: URL) -> SchemaState:
-    """Return how the database stands to this release.
+    """Return how the database stands to this release; not to be called from an event loop.
 
     Raises:
         StoreUnavailableError: the database cannot be reached.
     """
+    if isinstance(url, PostgresUrl):
+        return _state(postgresql_schema.read_version(url.text))
     engine = create_engine(url, poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            return _state(connection)
+            return _state(_current(connection))
     except DBAPIError as error:
         raise _unavailable(error) from error
     finally:
@@ -86,62 +105,61 @@ def find_schema_state(url: URL) -> SchemaState:
 def upgrade_schema(url: URL) -> bool:
     """Bring the database to the current schema; return whether there was anything to do.
 
+    Not to be called from an event loop.
+
     Raises:
         SchemaTooNewError: the database was made by a newer release.
-        StoreUnavailableError: the database cannot be reached.
+        StoreUnavailableError: the database cannot be reached, or gives a lock to others for long.
     """
+    if isinstance(url, PostgresUrl):
+        _refuse_newer(postgresql_schema.read_version(url.text))
+        return postgresql_schema.run_migrations(url.text)
     engine = _writing_engine(url)
     try:
         with engine.connect() as connection:
-            state = _state(connection)
-            if state is SchemaState.AHEAD:
-                message = (
-                    f"the database is at version {_current(connection)}, which this release of"
-                    " Orderkeep does not know: install the release that made it, or a newer one"
-                )
-                raise SchemaTooNewError(message)
-            if state is SchemaState.BEHIND:
+            current = _current(connection)
+            _refuse_newer(current)
+            is_behind = _state(current) is SchemaState.BEHIND
+            if is_behind:
                 # Ends the transaction of the look above, so that each migration has its own.
                 connection.rollback()
-                config = _config()
+                config = alembic_config()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-            return state is SchemaState.BEHIND
+            return is_behind
     except DBAPIError as error:
         raise _unavailable(error) from error
     finally:
         engine.dispose()
 
 
-def _state(connection: Connection) -> SchemaState:
-    current = _current(connection)
+def _state(current: str | None) -> SchemaState:
     if current == newest_schema_version():
         return SchemaState.CURRENT
-    scripts = ScriptDirectory.from_config(_config())
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and current not in versions():
         return SchemaState.AHEAD
     return SchemaState.BEHIND
+
+
+def _refuse_newer(current: str | None) -> None:
+    if _state(current) is SchemaState.AHEAD:
+        message = (
+            f"the database is at version {current}, which this release of Orderkeep does not know:"
+            " install the release that made it, or a newer one"
+        )
+        raise SchemaTooNewError(message)
 
 
 def _current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _writing_engine(url: URL) -> Engine:
+def _writing_engine(url: sqlalchemy.URL) -> Engine:
     engine = create_engine(url, poolclass=NullPool)
-    if engine.dialect.name == "sqlite":
-        # The driver's own transactions skip DDL, so a crash could leave half a migration; these
-        # two hooks make every migration one transaction, as the SQLAlchemy documentation advises.
-        event.listen(engine, "connect", _leave_transactions_to_us)
-        event.listen(engine, "begin", _begin_immediately)
+    # The driver's own transactions skip DDL, so a crash could leave half a migration; these two
+    # hooks make every migration one transaction, as the SQLAlchemy documentation advises.
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    event.listen(engine, "begin", _begin_immediately)
     return engine
 
 

@@ -58,11 +58,21 @@ class Statement:
 class RowStatement(Statement):
     """A statement for one row, written with `row_value` for what differs from row to row.
 
-    The embedded engine runs it row by row; an engine across a network can read all rows from
-    arrays at once.
+    The embedded engine runs it row by row; an engine across a network reads all rows from arrays
+    at once.
     """
 
-    __slots__ = ()
+    __slots__ = ("_at_once",)
+
+    def __init__(self, clause: ClauseElement) -> None:
+        super().__init__(clause)
+        self._at_once: Statement | None = None
+
+    def at_once(self, rewrite: Callable[[ClauseElement], ClauseElement]) -> Statement:
+        """Return the statement for all rows that `rewrite` makes of this one, made at most once."""
+        if self._at_once is None:
+            self._at_once = Statement(rewrite(self.clause))
+        return self._at_once
 
 
 class ListParameter(UserDefinedType[Any]):

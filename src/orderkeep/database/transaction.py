@@ -116,13 +116,14 @@ class Database(Protocol):
         back. The commit goes through even if the caller is cancelled meanwhile.
 
         Raises:
-            StoreUnavailableError: the database is away, full or busy; nothing is known to be
-                committed.
+            CommitUnknownError: the work is committed, or not; run it again to know.
+            StoreUnavailableError: the database is away, full or busy; of the subclasses only the
+                one above leaves open whether anything was committed.
             ConstraintViolatedError: a row broke a rule of the schema; nothing was committed.
         """
 
     async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
-        """Run `work` on a snapshot, beside the writers.
+        """Run `work` on a snapshot, beside the writers; it may be run more than once.
 
         Raises:
             StoreUnavailableError: the database is away.
@@ -135,6 +136,7 @@ class Database(Protocol):
             on_lost: Called on the event loop, at once, when the connection ends by itself.
 
         Raises:
+            TransactionPoolerError: there is no connection of one's own to be had.
             StoreUnavailableError: the database is away.
         """
 
@@ -144,6 +146,21 @@ class Database(Protocol):
 
 class StoreUnavailableError(Exception):
     """The database cannot serve now; the same work may succeed later. Never counts as a try."""
+
+
+class StoreOverloadedError(StoreUnavailableError):
+    """The database may be well, but all connections to it are in use: there is too much to do."""
+
+
+class CommitUnknownError(StoreUnavailableError):
+    """The answer to COMMIT did not come: all of the work is committed, or nothing is.
+
+    Whoever runs the same work again meets its own unique keys, and these tell which.
+    """
+
+
+class TransactionPoolerError(StoreUnavailableError):
+    """A session was opened through a pooler that gives each transaction another connection."""
 
 
 class ConstraintViolatedError(Exception):

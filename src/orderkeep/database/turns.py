@@ -1,4 +1,4 @@
-"""Whose turn it is, where all transactions wait for one writer.
+"""Whose turn it is, where transactions wait for one writer, or for a connection.
 
 A person waits for a request, and a closing has a moment to keep; the events that tell others of
 them may leave a little later. So a loop of the latter kind gives way: its transactions begin when
@@ -39,6 +39,11 @@ def giving_way(run: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     return run_giving_way
 
 
+def gives_way() -> bool:
+    """Return whether the loop or request that calls lets others go first."""
+    return _GIVES_WAY.get()
+
+
 class Turns(Generic[T]):
     """Two lines: those in front, and those who give way. One thread adds, one other takes."""
 
@@ -51,7 +56,7 @@ class Turns(Generic[T]):
 
     def add(self, waiting: T) -> None:
         """Let someone wait in the line of the loop or request that calls."""
-        (self._behind if _GIVES_WAY.get() else self._front).append(waiting)
+        (self._behind if gives_way() else self._front).append(waiting)
 
     def begin(self) -> T | None:
         """Begin a turn and return whose it is; None if nobody waits."""

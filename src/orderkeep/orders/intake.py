@@ -8,6 +8,11 @@ Invariant: a request gets its answer after the commit that holds its order, neve
 that hangs up changes nothing: its order is decided with its batch. A batch that fails for a reason
 of its own (a broken rule of the schema, a bug met by one request) is run again one by one, so a
 request fails alone. A crash at any point loses only requests that nobody has answered.
+
+Where the answer to a batch's commit is lost, the same batch is run again: its keys were claimed in
+that commit, so they answer with the orders that it made, or make them now. Nobody was told of the
+first run, so whoever is answered "as before" has missed nothing; a request that the first run
+refused is decided anew, as it would be if its client had asked again.
 """
 
 import asyncio
@@ -17,12 +22,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from orderkeep.database.transaction import StoreUnavailableError
+from orderkeep.database.transaction import CommitUnknownError, StoreUnavailableError
 from orderkeep.failure_points import reach
 from orderkeep.orders.place_orders import Answer, PlaceOrder
 from orderkeep.refusal import Refusal
 
 log = structlog.get_logger()
+
+# Each run of a batch ends within the limits of the database: after so many of unknown outcome the
+# clients are told to ask again, which is the same question.
+_UNKNOWN_RUNS_MAX = 3
 
 # Opens a transaction, places the orders in it, commits, and returns one answer for each request.
 PlaceBatch = Callable[[Sequence[PlaceOrder]], Awaitable[Sequence[Answer]]]
@@ -114,11 +123,20 @@ class Intake:
                 _fail(waiting, _shutting_down())
 
     async def _answer(self, batch: Sequence[_Waiting]) -> None:
-        answers = await self._place_batch([waiting.request for waiting in batch])
+        answers = await self._place_surely([waiting.request for waiting in batch])
         reach("intake.after_batch")
         for waiting, answer in zip(batch, answers, strict=True):
             if not waiting.answer.done():  # done already: the client has hung up
                 waiting.answer.set_result(answer)
+
+    async def _place_surely(self, requests: Sequence[PlaceOrder]) -> Sequence[Answer]:
+        """Place the batch, again where it is unknown whether it was committed."""
+        for _ in range(_UNKNOWN_RUNS_MAX - 1):
+            try:
+                return await self._place_batch(requests)
+            except CommitUnknownError as error:
+                log.warning("intake_commit_unknown", request_count=len(requests), reason=str(error))
+        return await self._place_batch(requests)
 
 
 def _shutting_down() -> StoreUnavailableError:

@@ -2,8 +2,9 @@
 
 Invariant: deliveries of one order to one receiver leave one at a time, in order; the next waits
 until the one before has been accepted or given up. Receivers do not wait for each other, whatever
-one of them does. A crash between a receiver's answer and our record sends the delivery again, with
-the same id: receivers drop what they have.
+one of them does. Of several workers one claims a delivery, for longer than a try takes. A crash
+between a receiver's answer and our record sends the delivery again, once the claim has run out,
+with the same id: receivers drop what they have.
 
 Format: Standard Webhooks 1.0. Any 2xx is success; a redirect is a failure, never followed.
 """
@@ -32,9 +33,10 @@ from orderkeep.messaging.signal import Signal
 from orderkeep.orders.store.webhooks import (
     WebhookDelivery,
     WebhookResult,
+    claim_deliveries,
     find_next_due,
-    list_due_deliveries,
     list_receivers,
+    release_deliveries,
     settle_deliveries,
 )
 
@@ -49,6 +51,12 @@ _POLL_INTERVAL_S = 5.0
 
 # A receiver gets this long; Standard Webhooks advises 15 to 30 s.
 RECEIVER_TIMEOUT_S = 15.0
+
+# How long a claim holds: a try, and its record. Whoever claimed is done well before, or dead.
+CLAIM_S = 30.0
+
+# Where something is due and another worker is just claiming it: it is done in a moment.
+_CLAIMED_BY_OTHERS_S = 0.1
 
 # What a receiver says besides its status is not wanted: so much of it is read at most.
 DRAIN_TIMEOUT_S = 1.0
@@ -117,12 +125,16 @@ class WebhookWorker:
         """Send one batch of what is due for a receiver; return in how many seconds to look again.
 
         Raises:
-            StoreUnavailableError: the database is away; what was sent is sent again later.
+            StoreUnavailableError: the database is away; what was sent and could not be recorded
+                is sent again once the claim has run out.
         """
-        due, now, wait_s = await self._database.read(partial(_look, receiver=receiver))
-        if not due:
+        wait_s = await self._database.read(partial(_due_in_s, receiver=receiver))
+        if wait_s > 0:
             return wait_s
-        results = await asyncio.gather(*(self._send(delivery, now=now) for delivery in due))
+        claimed, now = await self._database.transact(partial(_claim, receiver=receiver))
+        if not claimed:
+            return _CLAIMED_BY_OTHERS_S
+        results = await asyncio.gather(*(self._send(delivery, now=now) for delivery in claimed))
         reach("webhooks.after_send")
 
         async def write(transaction: Transaction) -> None:
@@ -250,19 +262,37 @@ def signed_headers(
     }
 
 
-async def _look(
-    transaction: ReadTransaction, *, receiver: str
-) -> tuple[Sequence[WebhookDelivery], Instant, float]:
-    """Return what is due for the receiver, the time, and how long to wait if nothing is."""
-    due = await list_due_deliveries(transaction, receiver=receiver, limit_count=_BATCH_SIZE_MAX)
-    now = await transaction.now()
-    if due:
-        return due, now, 0.0
+async def release_webhook_claims(transaction: Transaction) -> int:
+    """Let every open delivery be made at once; return how many would have waited.
+
+    Only for a start that knows itself alone: whoever claimed them is dead. A claim looks like a
+    pause between two tries, so pauses end as well; the receiver is tried once more, no harm done.
+    """
+    return await release_deliveries(transaction, now=await transaction.now())
+
+
+async def _due_in_s(transaction: ReadTransaction, *, receiver: str) -> float:
+    """Return in how many seconds a delivery to the receiver may be made."""
     next_due = await find_next_due(transaction, receiver=receiver)
     if next_due is None:
-        return due, now, _POLL_INTERVAL_S
-    wait_s = (next_due - now) / MICROSECONDS_PER_SECOND
-    return due, now, min(_POLL_INTERVAL_S, max(0.0, wait_s))
+        return _POLL_INTERVAL_S
+    wait_s = (next_due - await transaction.now()) / MICROSECONDS_PER_SECOND
+    return min(_POLL_INTERVAL_S, max(0.0, wait_s))
+
+
+async def _claim(
+    transaction: Transaction, *, receiver: str
+) -> tuple[Sequence[WebhookDelivery], Instant]:
+    """Claim what is due for the receiver; return it, and the time."""
+    now = await transaction.now()
+    claimed = await claim_deliveries(
+        transaction,
+        receiver=receiver,
+        now=now,
+        until=after(now, seconds=CLAIM_S),
+        limit_count=_BATCH_SIZE_MAX,
+    )
+    return claimed, now
 
 
 async def _drain(answer: httpx.Response) -> None:

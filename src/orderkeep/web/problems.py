@@ -13,7 +13,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import Scope
 
-from orderkeep.database.transaction import StoreUnavailableError
+from orderkeep.database.transaction import StoreOverloadedError, StoreUnavailableError
 from orderkeep.refusal import Refusal
 
 log = structlog.get_logger()
@@ -168,6 +168,9 @@ def refusal_of(error: Exception, *, scope: Scope, request_id: str) -> Refusal:
     match error:
         case Refusal():
             return error
+        case StoreOverloadedError():
+            log.warning("database_overloaded", request_id=request_id, reason=str(error))
+            return Refusal("overloaded", "Too much asks the database at once; try again shortly.")
         case StoreUnavailableError():
             log.warning("database_unavailable", request_id=request_id, reason=str(error))
             return Refusal("database_unavailable", "The database cannot serve now; try again.")

@@ -8,7 +8,7 @@ import pytest
 
 from orderkeep.carts.cart import CartItem
 from orderkeep.carts.desk import CartDesk
-from orderkeep.database.sqlite import SqliteDatabase
+from orderkeep.database.transaction import Database
 from orderkeep.refusal import Refusal
 
 
@@ -19,7 +19,7 @@ def new_cart_item_id() -> Callable[[], str]:
 
 
 @pytest.fixture
-def desk(database: SqliteDatabase, new_cart_item_id: Callable[[], str]) -> CartDesk:
+def desk(database: Database, new_cart_item_id: Callable[[], str]) -> CartDesk:
     return CartDesk(database, new_cart_item_id=new_cart_item_id)
 
 
@@ -88,7 +88,7 @@ async def test_a_cart_takes_100_different_items_and_no_more(desk: CartDesk):
     assert len(await desk.list_items(user_id="ann")) == 100
 
 
-async def test_items_are_listed_oldest_first_whatever_their_ids(database: SqliteDatabase):
+async def test_items_are_listed_oldest_first_whatever_their_ids(database: Database):
     ids = iter(["c9", "c1", "c5"])
     desk = CartDesk(database, new_cart_item_id=lambda: next(ids))
     for sku_id in ("tea", "milk", "salt"):

@@ -8,7 +8,7 @@ from httpx import AsyncClient
 
 from orderkeep.carts.desk import CartDesk
 from orderkeep.carts.routes import ROUTE_HANDLERS
-from orderkeep.database.sqlite import SqliteDatabase
+from orderkeep.database.transaction import Database
 from tests.integration.web_client import as_user, web_client
 
 ANN = as_user("ann")
@@ -16,7 +16,7 @@ BOB = as_user("bob")
 
 
 @pytest.fixture
-async def client(database: SqliteDatabase) -> AsyncIterator[AsyncClient]:
+async def client(database: Database) -> AsyncIterator[AsyncClient]:
     numbers = count(1)
     desk = CartDesk(database, new_cart_item_id=lambda: f"c{next(numbers)}")
     async with web_client(ROUTE_HANDLERS, dependencies={"cart_desk": desk}) as client:

@@ -14,19 +14,18 @@ from orderkeep.contracts.cart_sync import (
     CartItemRemoved,
     CartItemUpdated,
 )
-from orderkeep.database.sqlite import SqliteDatabase
-from orderkeep.database.transaction import Transaction
+from orderkeep.database.transaction import Database, Transaction
 from orderkeep.instant import Instant
 from orderkeep.messaging.consumer import HANDLED, Outcome, Received, SetAside
 
 
 @pytest.fixture
-def desk(database: SqliteDatabase) -> CartDesk:
+def desk(database: Database) -> CartDesk:
     numbers = count(1)
     return CartDesk(database, new_cart_item_id=lambda: f"c{next(numbers)}")
 
 
-async def _receive(database: SqliteDatabase, *events: CartEvent) -> Sequence[Outcome]:
+async def _receive(database: Database, *events: CartEvent) -> Sequence[Outcome]:
     drawn = count(1)
     consumer = cart_sync_consumer(new_cart_item_id=lambda: f"drawn-{next(drawn)}")
     batch = [
@@ -45,7 +44,7 @@ async def _cart(desk: CartDesk, user_id: str) -> list[tuple[str, str, int]]:
     return [(item.cart_item_id, item.sku_id, item.quantity) for item in items]
 
 
-async def test_items_that_an_order_took_leave_the_cart(database: SqliteDatabase, desk: CartDesk):
+async def test_items_that_an_order_took_leave_the_cart(database: Database, desk: CartDesk):
     for sku_id in ("tea", "milk", "salt"):
         await desk.add(user_id="ann", sku_id=sku_id, quantity=1)
 
@@ -60,7 +59,7 @@ async def test_items_that_an_order_took_leave_the_cart(database: SqliteDatabase,
 
 
 async def test_an_item_that_is_gone_already_can_be_removed_again(
-    database: SqliteDatabase, desk: CartDesk
+    database: Database, desk: CartDesk
 ):
     await desk.add(user_id="ann", sku_id="tea", quantity=1)
     removed = CartItemRemoved(user_id="ann", item_id="c1")
@@ -72,7 +71,7 @@ async def test_an_item_that_is_gone_already_can_be_removed_again(
     assert await _cart(desk, "ann") == []
 
 
-async def test_an_item_of_another_user_stays(database: SqliteDatabase, desk: CartDesk):
+async def test_an_item_of_another_user_stays(database: Database, desk: CartDesk):
     await desk.add(user_id="ann", sku_id="tea", quantity=1)
 
     outcomes = await _receive(
@@ -90,7 +89,7 @@ async def test_an_item_of_another_user_stays(database: SqliteDatabase, desk: Car
     assert await _cart(desk, "ann") == [("c1", "tea", 1)]
 
 
-async def test_an_added_item_keeps_the_id_it_comes_with(database: SqliteDatabase, desk: CartDesk):
+async def test_an_added_item_keeps_the_id_it_comes_with(database: Database, desk: CartDesk):
     await _receive(
         database, CartItemAdded(user_id="ann", item_id="their-1", sku_id="tea", quantity=2)
     )
@@ -98,15 +97,13 @@ async def test_an_added_item_keeps_the_id_it_comes_with(database: SqliteDatabase
     assert await _cart(desk, "ann") == [("their-1", "tea", 2)]
 
 
-async def test_an_added_item_without_id_is_given_one(database: SqliteDatabase, desk: CartDesk):
+async def test_an_added_item_without_id_is_given_one(database: Database, desk: CartDesk):
     await _receive(database, CartItemAdded(user_id="ann", sku_id="tea", quantity=2))
 
     assert await _cart(desk, "ann") == [("drawn-1", "tea", 2)]
 
 
-async def test_an_added_sku_that_is_there_sums_into_its_item(
-    database: SqliteDatabase, desk: CartDesk
-):
+async def test_an_added_sku_that_is_there_sums_into_its_item(database: Database, desk: CartDesk):
     await desk.add(user_id="ann", sku_id="tea", quantity=1)
 
     await _receive(
@@ -117,7 +114,7 @@ async def test_an_added_sku_that_is_there_sums_into_its_item(
 
 
 async def test_an_added_item_under_an_id_that_names_another_is_set_aside(
-    database: SqliteDatabase, desk: CartDesk
+    database: Database, desk: CartDesk
 ):
     await desk.add(user_id="ann", sku_id="tea", quantity=1)
 
@@ -131,7 +128,7 @@ async def test_an_added_item_under_an_id_that_names_another_is_set_aside(
 
 
 async def test_what_is_over_a_limit_is_set_aside_and_its_neighbours_take_effect(
-    database: SqliteDatabase, desk: CartDesk
+    database: Database, desk: CartDesk
 ):
     outcomes = await _receive(
         database,
@@ -145,7 +142,7 @@ async def test_what_is_over_a_limit_is_set_aside_and_its_neighbours_take_effect(
 
 
 async def test_an_updated_quantity_replaces_the_old_one_and_the_last_one_stays(
-    database: SqliteDatabase, desk: CartDesk
+    database: Database, desk: CartDesk
 ):
     await desk.add(user_id="ann", sku_id="tea", quantity=1)
 
@@ -159,7 +156,7 @@ async def test_an_updated_quantity_replaces_the_old_one_and_the_last_one_stays(
     assert await _cart(desk, "ann") == [("c1", "tea", 4)]
 
 
-async def test_a_cleared_cart_is_empty(database: SqliteDatabase, desk: CartDesk):
+async def test_a_cleared_cart_is_empty(database: Database, desk: CartDesk):
     await desk.add(user_id="ann", sku_id="tea", quantity=1)
     await desk.add(user_id="ann", sku_id="milk", quantity=1)
     await desk.add(user_id="bob", sku_id="salt", quantity=1)
@@ -171,7 +168,7 @@ async def test_a_cleared_cart_is_empty(database: SqliteDatabase, desk: CartDesk)
 
 
 async def test_events_of_a_batch_take_effect_in_the_order_they_came(
-    database: SqliteDatabase, desk: CartDesk
+    database: Database, desk: CartDesk
 ):
     await _receive(
         database,

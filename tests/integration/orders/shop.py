@@ -4,17 +4,13 @@ What happened is read back by plain SQL on a connection of its own, never by the
 """
 
 import asyncio
-import contextlib
 import json
-import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any, TypeVar
 
 from orderkeep.contracts.payment_success_notify import PaymentSucceeded
-from orderkeep.database.sqlite import SqliteDatabase
 from orderkeep.database.transaction import Database, ReadTransaction, Session, Transaction
 from orderkeep.instant import Instant
 from orderkeep.messaging.consumer import Consumer, Outcome, Received
@@ -32,6 +28,7 @@ from orderkeep.orders.pricing import WantedLine
 from orderkeep.orders.store.stock import Sku
 from orderkeep.orders.tables import KERNEL
 from orderkeep.orders.verify import Finding, find_breaches
+from tests.plain_sql import PlainSql, plain_sql_of
 
 T = TypeVar("T")
 
@@ -83,7 +80,7 @@ class Shop:
 
     def __init__(
         self,
-        database: SqliteDatabase,
+        database: Database,
         *,
         served: Database | None = None,
         payment_timeout_s: float = 1_800.0,
@@ -100,7 +97,7 @@ class Shop:
         self._refund_numbers = count(1)
         self._message_ids = count(1)
         self._received = count(1)
-        self._path: Path = database._path
+        self.sql: PlainSql = plain_sql_of(database)
         self.database: Database = served or database
         self.outbox = Outbox(KERNEL, new_message_id=lambda: f"m{next(self._message_ids)}")
         self.rules = PlacingRules(payment_timeout_s=payment_timeout_s, token_ttl_s=token_ttl_s)
@@ -189,9 +186,7 @@ class Shop:
     def make_due(self, order: Order, *, since_s: float = 1.0) -> None:
         """Let the order's deadline have been so many seconds ago."""
         self.write(
-            "UPDATE orders SET expires_at ="
-            " CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER) * 1000 - :since"
-            " WHERE order_no = :order_no",
+            f"UPDATE orders SET expires_at = {self.sql.now} - :since WHERE order_no = :order_no",  # noqa: S608 (the engine's own clock)
             since=round(since_s * 1_000_000),
             order_no=order.order_no,
         )
@@ -274,8 +269,7 @@ class Shop:
 
     def rows(self, sql: str, **parameters: object) -> list[dict[str, Any]]:
         """Return what a query yields."""
-        with _connected(self._path) as connection:
-            return [dict(row) for row in connection.execute(sql, parameters)]
+        return self.sql.rows(sql, **parameters)
 
     def row(self, sql: str, **parameters: object) -> dict[str, Any]:
         """Return the one row that a query yields."""
@@ -284,11 +278,7 @@ class Shop:
 
     def write(self, sql: str, **parameters: object) -> None:
         """Change rows by hand, past every rule of the service and of the schema's CHECKs."""
-        with _connected(self._path) as connection:
-            connection.execute("PRAGMA synchronous = OFF")
-            connection.execute("PRAGMA foreign_keys = OFF")
-            connection.execute("PRAGMA ignore_check_constraints = ON")
-            connection.execute(sql, parameters)
+        self.sql.write(sql, **parameters)
 
     def count_rows(self, table: str) -> int:
         """Return how many rows a table has."""
@@ -297,15 +287,10 @@ class Shop:
 
     def dump(self) -> dict[str, list[tuple[object, ...]]]:
         """Return every row of every table."""
-        with _connected(self._path) as connection:
-            tables = connection.execute(
-                "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-                " ORDER BY name"
-            ).fetchall()
-            return {
-                name: [tuple(row) for row in connection.execute(f"SELECT * FROM {name}")]  # noqa: S608 (names from the schema)
-                for (name,) in tables
-            }
+        return {
+            name: [tuple(row.values()) for row in self.rows(f"SELECT * FROM {name}")]  # noqa: S608 (names from the schema)
+            for name in self.sql.table_names()
+        }
 
     def order_row(self, order_no: str) -> dict[str, Any]:
         """Return the order's row."""
@@ -395,11 +380,3 @@ async def until(condition: Callable[[], bool]) -> None:
 def only(row: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """Return some columns of a row."""
     return {name: row[name] for name in names}
-
-
-@contextlib.contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(path, timeout=PATIENCE_S)) as connection:
-        connection.row_factory = sqlite3.Row
-        with connection:
-            yield connection

@@ -6,7 +6,7 @@ import pytest
 from structlog.typing import EventDict
 
 from orderkeep.contracts.order_timeout_queue import TimeoutCheck
-from orderkeep.database.sqlite import SqliteDatabase
+from orderkeep.database.transaction import Database
 from orderkeep.messaging.consumer import HANDLED, SetAside
 from orderkeep.orders.consumers.order_timeout_queue import order_timeout_consumer
 from orderkeep.orders.order import Order
@@ -156,7 +156,7 @@ async def test_after_the_commit_the_lag_of_each_closing_is_told(shop: Shop, orde
 
 
 async def test_an_order_is_not_closed_a_millisecond_before_its_deadline(
-    database: SqliteDatabase,
+    database: Database,
 ) -> None:
     async with Shop(database, payment_timeout_s=0.2).open() as shop:
         await shop.fill(tea=10)

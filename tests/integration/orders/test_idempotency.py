@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Sequence
 
 import pytest
 
-from orderkeep.database.sqlite import SqliteDatabase
+from orderkeep.database.transaction import Database
 from orderkeep.orders.desk import OrderRequest
 from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.place_orders import PlacedOrder
@@ -139,7 +139,7 @@ async def test_a_token_of_another_user_is_refused(shop: Shop) -> None:
     assert (await shop.desk.place(_with_token(token, user_id="bob"))).order.user_id == "bob"
 
 
-async def test_a_token_that_expired_unused_is_refused(database: SqliteDatabase) -> None:
+async def test_a_token_that_expired_unused_is_refused(database: Database) -> None:
     async with Shop(database, token_ttl_s=0.0).open() as shop:
         await shop.fill(tea=10)
         token = await _token(shop)
@@ -147,7 +147,7 @@ async def test_a_token_that_expired_unused_is_refused(database: SqliteDatabase) 
         assert await _code(shop.desk.place(_with_token(token))) == "token_expired"
 
 
-async def test_a_claimed_token_is_answered_after_it_expired(database: SqliteDatabase) -> None:
+async def test_a_claimed_token_is_answered_after_it_expired(database: Database) -> None:
     async with Shop(database).open() as before:
         await before.fill(tea=10)
         token = await _token(before)
@@ -248,7 +248,7 @@ async def test_of_50_requests_at_once_with_one_key_every_answer_names_the_one_or
 
 
 async def test_two_processes_that_race_with_one_key_make_one_order(
-    database: SqliteDatabase,
+    database: Database,
 ) -> None:
     one, other = Shop(database), Shop(database)
     # Each process draws for itself; these two would draw the same.

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from orderkeep.database.sqlite import SqliteDatabase
-from orderkeep.database.transaction import ConstraintViolatedError, StoreUnavailableError
+from orderkeep.database.transaction import ConstraintViolatedError, Database, StoreUnavailableError
 from orderkeep.orders.intake import Intake
 from orderkeep.orders.place_orders import Answer, PlacedOrder, PlaceOrder
 from orderkeep.orders.store.requests import RequestKey
@@ -15,12 +14,12 @@ from tests.integration.orders.shop import PATIENCE_S, CountingDatabase, Shop, re
 
 
 @pytest.fixture
-def counted(database: SqliteDatabase) -> CountingDatabase:
+def counted(database: Database) -> CountingDatabase:
     return CountingDatabase(database)
 
 
 @pytest.fixture
-def closed_shop(database: SqliteDatabase, counted: CountingDatabase) -> Shop:
+def closed_shop(database: Database, counted: CountingDatabase) -> Shop:
     """A shop whose intake does not run yet, with 10 teas."""
     return Shop(database, served=counted, batch_size_max=64, waiting_count_max=100)
 
@@ -163,10 +162,7 @@ async def test_a_batch_that_fails_is_tried_again_one_by_one(
 
 async def test_a_request_that_breaks_a_rule_of_the_schema_fails_alone(closed_shop: Shop) -> None:
     await closed_shop.fill(tea=10)
-    closed_shop.write(
-        "CREATE TRIGGER poison BEFORE INSERT ON order_lines WHEN NEW.quantity = 2"
-        " BEGIN SELECT RAISE(ABORT, 'poison'); END"
-    )
+    closed_shop.sql.poison("order_lines", on="INSERT", when="NEW.quantity = 2")
     buyers = _send(closed_shop, 1, 2, 3)
     await until(lambda: len(closed_shop.desk.intake._waiting) == 3)
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from orderkeep.database.sqlite import SqliteDatabase
+from orderkeep.database.transaction import Database
 from orderkeep.orders.desk import OrderRequest
 from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Receiver
@@ -257,7 +257,7 @@ async def test_a_batch_admits_its_requests_in_the_order_they_came(shop: Shop) ->
     assert [isinstance(answer, PlacedOrder) for answer in answers] == [True, False, True, False]
 
 
-async def test_two_orders_of_one_batch_never_share_a_number(database: SqliteDatabase) -> None:
+async def test_two_orders_of_one_batch_never_share_a_number(database: Database) -> None:
     shop = Shop(database)
     drawn = iter([7, 7, 7, 8])
     shop.desk._draw_number = lambda: next(drawn)

@@ -5,8 +5,7 @@ import asyncio
 import pytest
 from structlog.typing import EventDict
 
-from orderkeep.database.sqlite import SqliteDatabase
-from orderkeep.database.transaction import StoreUnavailableError
+from orderkeep.database.transaction import Database, StoreUnavailableError
 from orderkeep.orders.order import Order
 from orderkeep.orders.sweep import Sweep
 from tests.integration.orders.shop import CountingDatabase, Shop, request, until
@@ -72,7 +71,7 @@ async def test_ended_orders_are_left_alone(shop: Shop) -> None:
 
 
 async def test_more_orders_than_fit_a_transaction_are_closed_in_one_sweep(
-    database: SqliteDatabase,
+    database: Database,
 ) -> None:
     counted = CountingDatabase(database)
     async with Shop(database, served=counted).open() as shop:
@@ -111,11 +110,7 @@ async def test_an_order_that_cannot_be_closed_holds_back_nobody_else(
     orders = await _orders(shop, 5)
     for order in orders:
         shop.make_due(order, since_s=60.0)
-    shop.write(
-        "CREATE TRIGGER poison BEFORE UPDATE ON orders"
-        f" WHEN NEW.order_no = '{orders[2].order_no}'"
-        " BEGIN SELECT RAISE(ABORT, 'poison'); END"
-    )
+    shop.sql.poison("orders", on="UPDATE", when=f"NEW.order_no = '{orders[2].order_no}'")
 
     async with asyncio.timeout(10):
         closed_count = await sweep_of(shop).run_once()
@@ -135,11 +130,7 @@ async def test_a_batch_full_of_orders_that_cannot_be_closed_ends_and_holds_back_
     for n, order in enumerate(orders):
         shop.make_due(order, since_s=1_000.0 - n)
     poisoned = ", ".join(f"'{order.order_no}'" for order in orders[:3])
-    shop.write(
-        "CREATE TRIGGER poison BEFORE UPDATE ON orders"
-        f" WHEN NEW.order_no IN ({poisoned})"
-        " BEGIN SELECT RAISE(ABORT, 'poison'); END"
-    )
+    shop.sql.poison("orders", on="UPDATE", when=f"NEW.order_no IN ({poisoned})")
 
     async with asyncio.timeout(10):
         closed_count = await sweep_of(shop).run_once()
@@ -179,7 +170,7 @@ async def test_who_observes_is_told_of_what_was_closed(shop: Shop) -> None:
 
 @pytest.mark.parametrize("outages", [0, 2])
 async def test_it_sweeps_until_it_is_told_to_stop_whatever_outage_comes(
-    database: SqliteDatabase, outages: int
+    database: Database, outages: int
 ) -> None:
     counted = CountingDatabase(database)
     stop = asyncio.Event()

@@ -563,7 +563,8 @@ async def test_the_outbox_of_each_service_is_looked_at(shop: Shop) -> None:
     shop.write(
         "INSERT INTO cart_outbox (message_id, partition, aggregate_id, sequence, type, route, body,"
         " headers, state, ordered, not_before, attempts, created_at)"
-        " VALUES ('c1', 0, 'ann', 1, 't', 'r', x'', x'', 'pending', 1, 1, 0, 1)"
+        " VALUES ('c1', 0, 'ann', 1, 't', 'r', :nothing, :nothing, 'pending', true, 1, 0, 1)",
+        nothing=b"",
     )
 
     assert await _late(shop) == [("cart-outbox-sent-in-time", ("c1",))]

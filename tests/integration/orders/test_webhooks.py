@@ -13,11 +13,10 @@ import pytest
 from standardwebhooks import Webhook
 from structlog.typing import EventDict
 
-from orderkeep.database.sqlite import SqliteDatabase
-from orderkeep.database.transaction import StoreUnavailableError, Transaction
+from orderkeep.database.transaction import Database, StoreUnavailableError, Transaction
 from orderkeep.messaging.signal import Signal
 from orderkeep.orders.store.webhooks import WebhookDelivery, insert_deliveries
-from orderkeep.orders.webhooks import WebhookPolicy, WebhookWorker
+from orderkeep.orders.webhooks import WebhookPolicy, WebhookWorker, release_webhook_claims
 from tests.integration.orders.receiver import (
     DRIP,
     FAILURE,
@@ -37,7 +36,7 @@ Listen = Callable[[WebhookReceiver], Awaitable[WebhookReceiver]]
 class Office:
     """A worker and its deliveries; pauses are exactly as long as their mean."""
 
-    def __init__(self, database: SqliteDatabase, client: httpx.AsyncClient) -> None:
+    def __init__(self, database: Database, client: httpx.AsyncClient) -> None:
         self.shop = Shop(database)
         self.counted = CountingDatabase(database)
         self.recorded = Signal()
@@ -125,7 +124,7 @@ class Office:
 
 
 @pytest.fixture
-async def office(database: SqliteDatabase) -> AsyncIterator[Office]:
+async def office(database: Database) -> AsyncIterator[Office]:
     async with httpx.AsyncClient(follow_redirects=False, trust_env=False) as client:
         yield Office(database, client)
 
@@ -191,7 +190,7 @@ async def test_a_delivery_that_breaks_the_worker_s_own_code_fails_alone(
 ) -> None:
     receiver = await listen(WebhookReceiver())
     await office.record(receiver.url, order_no="01")
-    office.shop.write("UPDATE webhook_deliveries SET body = x'ff'")
+    office.shop.write("UPDATE webhook_deliveries SET body = :body", body=b"\xff")
     await office.record(receiver.url, order_no="02")
 
     await office.worker().send_due(receiver.url)
@@ -408,10 +407,14 @@ async def test_a_crash_between_sending_and_recording_sends_the_same_id_again(
 ) -> None:
     receiver = await listen(WebhookReceiver())
     await office.record(receiver.url)
-    office.counted.errors = [RuntimeError("a crash")]
+    office.counted.errors = [None, RuntimeError("a crash")]
     with pytest.raises(RuntimeError, match="a crash"):
         await office.worker().send_due(receiver.url)
 
+    # Whoever looks meanwhile leaves it to its claim.
+    assert await office.worker().send_due(receiver.url) > 0
+    assert len(receiver.hooks) == 1
+    await office.shop.database.transact(release_webhook_claims)
     await office.worker().send_due(receiver.url)
 
     first, again = receiver.hooks
@@ -420,13 +423,15 @@ async def test_a_crash_between_sending_and_recording_sends_the_same_id_again(
     assert office.states() == [("m1", "sent", 1)]
 
 
-async def test_two_workers_that_send_at_once_record_one_try(office: Office, listen: Listen) -> None:
+async def test_of_workers_that_send_at_once_one_makes_the_try(
+    office: Office, listen: Listen
+) -> None:
     receiver = await listen(WebhookReceiver(otherwise=FAILURE))
     await office.record(receiver.url)
 
-    await asyncio.gather(*(office.worker().send_due(receiver.url) for _ in range(2)))
+    await asyncio.gather(*(office.worker().send_due(receiver.url) for _ in range(5)))
 
-    assert receiver.message_ids == ["m1", "m1"]
+    assert receiver.message_ids == ["m1"]
     assert office.states() == [("m1", "pending", 1)]
 
 
@@ -511,7 +516,7 @@ async def test_the_worker_outlives_an_outage_of_the_database(
     async with office.at_work(office.worker()), asyncio.timeout(PATIENCE_S):
         await until(lambda: office.states() == [("m1", "sent", 1)])
 
-    assert receiver.message_ids == ["m1"] * 3
+    assert receiver.message_ids == ["m1"]
 
 
 async def test_the_worker_finds_by_itself_what_another_process_recorded(

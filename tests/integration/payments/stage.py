@@ -12,9 +12,8 @@ from orderkeep.contracts.caller import Caller
 from orderkeep.contracts.order_events import OrderEvent, OrderEventItem, OrderEventType
 from orderkeep.contracts.order_status import Status
 from orderkeep.contracts.payment_refund_request import RefundRequest
-from orderkeep.database.sqlite import SqliteDatabase
 from orderkeep.database.statement import Statement
-from orderkeep.database.transaction import ReadTransaction, Row, Transaction
+from orderkeep.database.transaction import Database, ReadTransaction, Row, Transaction
 from orderkeep.instant import Instant, after
 from orderkeep.messaging.consumer import Outcome, Received
 from orderkeep.messaging.outbox import Outbox
@@ -119,7 +118,7 @@ class Stage:
     """The service on one database, with a sandbox and a channel named `bank`."""
 
     def __init__(
-        self, database: SqliteDatabase, *, channels: Mapping[str, Channel] | None = None
+        self, database: Database, *, channels: Mapping[str, Channel] | None = None
     ) -> None:
         message_ids = count(1)
         payment_nos = count(1)

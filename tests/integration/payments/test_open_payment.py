@@ -139,7 +139,9 @@ async def test_who_waits_for_an_order_goes_on_when_it_is_heard_of(stage: Stage):
     await stage.hear(order_event())
 
     answers = await asyncio.wait_for(waiting, timeout=5.0)
-    assert [answer.payment.payment_no for answer in answers] == ["P1", "P1", "P1"]
+    # Which of them opens it is chance: the others find it open.
+    assert len({answer.payment.payment_no for answer in answers}) == 1
+    assert sum(answer.is_new for answer in answers) == 1
 
 
 async def test_an_order_known_only_by_a_refund_is_not_ready(stage: Stage):

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from orderkeep.contracts.order_status import Status
 from orderkeep.contracts.payment_refund_request import RefundRequest
-from orderkeep.database.sqlite import SqliteDatabase
+from orderkeep.database.transaction import Database
 from orderkeep.payments.channels.known_channels import known_channels
 from orderkeep.payments.routes import ROUTE_HANDLERS
 from tests.integration.payments.stage import ORDER, Stage, order_event
@@ -29,7 +29,7 @@ OPEN_SANDBOX = {"order_no": ORDER, "pay_channel": "sandbox"}
 
 
 @pytest.fixture
-def stage(database: SqliteDatabase) -> Stage:
+def stage(database: Database) -> Stage:
     channels = known_channels(sandbox_is_on=True, secrets_by_channel={"bank": [SECRET]})
     return Stage(database, channels=channels)
 

@@ -8,9 +8,8 @@ import pytest
 from sqlalchemy import bindparam, update
 
 from orderkeep.carts.tables import KERNEL as CART
-from orderkeep.database.sqlite import SqliteDatabase
 from orderkeep.database.statement import Statement
-from orderkeep.database.transaction import Transaction
+from orderkeep.database.transaction import Database, Transaction
 from orderkeep.instant import Instant
 from orderkeep.messaging.dead_letter import Failure
 from orderkeep.messaging.dead_letters import DeadLetters
@@ -40,7 +39,7 @@ FAIL = {
 class Stage:
     """Two services in one database, with messages put there by hand."""
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
         self.outboxes = {
             name: Outbox(tables, new_message_id=lambda: "drawn") for name, tables in TABLES.items()
@@ -121,7 +120,7 @@ class Stage:
 
 
 @pytest.fixture
-def stage(database: SqliteDatabase) -> Stage:
+def stage(database: Database) -> Stage:
     return Stage(database)
 
 

@@ -10,9 +10,8 @@ from sqlalchemy import select
 
 from orderkeep.carts.tables import KERNEL as CART
 from orderkeep.contracts import cart_sync, payment_success_notify
-from orderkeep.database.sqlite import SqliteDatabase
 from orderkeep.database.statement import Statement
-from orderkeep.database.transaction import ReadTransaction, Row, Transaction
+from orderkeep.database.transaction import Database, ReadTransaction, Row, Transaction
 from orderkeep.messaging.consumer import HANDLED, Consumer, Outcome, Received
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.tables import ServiceTables
@@ -38,7 +37,7 @@ def consumer_of(module: Any) -> Consumer:
 
 
 @pytest.fixture
-async def client(shop: Shop, database: SqliteDatabase) -> AsyncIterator[httpx.AsyncClient]:
+async def client(shop: Shop, database: Database) -> AsyncIterator[httpx.AsyncClient]:
     shop.route_handlers = ROUTE_HANDLERS
     queues = {
         "payment.success.notify": InboundQueue(
@@ -58,7 +57,7 @@ async def client(shop: Shop, database: SqliteDatabase) -> AsyncIterator[httpx.As
         yield client
 
 
-async def rows_of(database: SqliteDatabase, tables: ServiceTables = ORDER) -> list[Row]:
+async def rows_of(database: Database, tables: ServiceTables = ORDER) -> list[Row]:
     statement = Statement(select(tables.outbox).limit(10))
 
     async def work(transaction: ReadTransaction) -> list[Row]:
@@ -78,7 +77,7 @@ async def hand_in(
 
 
 async def test_a_message_goes_into_its_consumers_outbox(
-    client: httpx.AsyncClient, database: SqliteDatabase
+    client: httpx.AsyncClient, database: Database
 ) -> None:
     answer = await hand_in(client, PAYMENT, Message_Id="foreign-17")
 
@@ -104,7 +103,7 @@ async def test_without_an_id_the_business_key_is_the_identity(client: httpx.Asyn
 
 
 async def test_what_cannot_be_read_is_taken_and_known_by_its_bytes(
-    client: httpx.AsyncClient, database: SqliteDatabase
+    client: httpx.AsyncClient, database: Database
 ) -> None:
     raw = b"\x00\xff not JSON at all"
 
@@ -120,7 +119,7 @@ async def test_what_cannot_be_read_is_taken_and_known_by_its_bytes(
 
 
 async def test_each_service_has_its_own_outbox(
-    client: httpx.AsyncClient, database: SqliteDatabase
+    client: httpx.AsyncClient, database: Database
 ) -> None:
     body = b'{"event_type": "cart.cleared", "user_id": "ann"}'
 
@@ -134,7 +133,7 @@ async def test_each_service_has_its_own_outbox(
 
 @pytest.mark.parametrize("queue", ["order.outbox", "nowhere", "payment.success.notify.dead"])
 async def test_a_queue_that_is_not_consumed_here_is_404(
-    client: httpx.AsyncClient, database: SqliteDatabase, queue: str
+    client: httpx.AsyncClient, database: Database, queue: str
 ) -> None:
     answer = await hand_in(client, PAYMENT, queue=queue)
 
@@ -144,7 +143,7 @@ async def test_a_queue_that_is_not_consumed_here_is_404(
 
 @pytest.mark.parametrize("message_id", ["", "a b", "x" * 129, "é"])
 async def test_an_id_that_is_not_visible_ascii_is_refused(
-    client: httpx.AsyncClient, database: SqliteDatabase, message_id: str
+    client: httpx.AsyncClient, database: Database, message_id: str
 ) -> None:
     answer = await client.post(
         "/api/v1/queues/cart-sync/messages",
@@ -174,7 +173,7 @@ async def test_an_id_of_128_visible_characters_is_kept(client: httpx.AsyncClient
 
 
 async def test_a_body_over_the_limit_is_refused(
-    client: httpx.AsyncClient, database: SqliteDatabase
+    client: httpx.AsyncClient, database: Database
 ) -> None:
     answer = await hand_in(client, b" " * 65_537)
 

@@ -2,17 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
-from sqlalchemy import bindparam, exists, func, select, update
+from sqlalchemy import ColumnElement, FromClause, bindparam, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from orderkeep.database.statement import (
-    DatabaseNow,
-    RowStatement,
-    Statement,
-    row_value,
-    written_out,
-)
+from orderkeep.database.statement import RowStatement, Statement, row_value, written_out
 from orderkeep.database.transaction import ReadTransaction, Transaction
 from orderkeep.instant import Instant
 from orderkeep.orders.tables import WEBHOOK_DELIVERIES as DELIVERIES
@@ -78,29 +73,55 @@ _INSERT = RowStatement(
     .on_conflict_do_nothing(index_elements=["receiver", "message_id"])
 )
 _EARLIER = DELIVERIES.alias("earlier")
-# One at a time per receiver and order, in order.
-_IS_FIRST = ~exists().where(
-    _EARLIER.c.receiver == DELIVERIES.c.receiver,
-    _EARLIER.c.order_no == DELIVERIES.c.order_no,
-    _EARLIER.c.state == written_out("pending"),
-    _EARLIER.c.id < DELIVERIES.c.id,
+
+
+def _is_first(delivery: FromClause) -> ColumnElement[bool]:
+    """Return the condition that holds for one at a time per receiver and order, in order."""
+    return ~exists().where(
+        _EARLIER.c.receiver == delivery.c.receiver,
+        _EARLIER.c.order_no == delivery.c.order_no,
+        _EARLIER.c.state == written_out("pending"),
+        _EARLIER.c.id < delivery.c.id,
+    )
+
+
+_CANDIDATE = DELIVERIES.alias("candidate")
+# A query of its own (WITH): inside the condition, PostgreSQL may run it again for every row it is
+# asked about, and claim more than the limit says.
+_DUE = (
+    select(_CANDIDATE.c.id)
+    .where(
+        _CANDIDATE.c.state == written_out("pending"),
+        _CANDIDATE.c.receiver == bindparam("receiver"),
+        _CANDIDATE.c.next_attempt_at <= bindparam("now"),
+        _is_first(_CANDIDATE),
+    )
+    .order_by(_CANDIDATE.c.next_attempt_at, _CANDIDATE.c.id)
+    .limit(bindparam("limit_count"))
+    .with_for_update(skip_locked=True, key_share=True)
+    .cte("due")
 )
-_DUE = Statement(
-    select(DELIVERIES)
+# One statement claims the rows and yields them. On PostgreSQL it passes over what another worker is
+# claiming; the first of an order still holds back the ones behind it.
+_CLAIM = Statement(
+    update(DELIVERIES)
+    .where(DELIVERIES.c.id.in_(select(_DUE.c.id)))
+    .values(next_attempt_at=bindparam("claimed_until"))
+    .returning(*DELIVERIES.c)
+)
+_RELEASE = Statement(
+    update(DELIVERIES)
     .where(
         DELIVERIES.c.state == written_out("pending"),
-        DELIVERIES.c.receiver == bindparam("receiver"),
-        DELIVERIES.c.next_attempt_at <= DatabaseNow(),
-        _IS_FIRST,
+        DELIVERIES.c.next_attempt_at > bindparam("now"),
     )
-    .order_by(DELIVERIES.c.next_attempt_at, DELIVERIES.c.id)
-    .limit(bindparam("limit_count"))
+    .values(next_attempt_at=bindparam("now"))
 )
 _NEXT_DUE = Statement(
     select(func.min(DELIVERIES.c.next_attempt_at).label("next_attempt_at")).where(
         DELIVERIES.c.state == written_out("pending"),
         DELIVERIES.c.receiver == bindparam("receiver"),
-        _IS_FIRST,
+        _is_first(DELIVERIES),
     )
 )
 _NEXT_RECEIVER = Statement(
@@ -168,11 +189,19 @@ async def list_receivers(transaction: ReadTransaction) -> list[str]:
     return receivers
 
 
-async def list_due_deliveries(
-    transaction: ReadTransaction, *, receiver: str, limit_count: int
+async def claim_deliveries(
+    transaction: Transaction, *, receiver: str, now: Instant, until: Instant, limit_count: int
 ) -> list[WebhookDelivery]:
-    """Return what is due for the receiver, the longest waiting first, at most one of each order."""
-    rows = await transaction.fetch_all(_DUE, receiver=receiver, limit_count=limit_count)
+    """Claim what is due for the receiver, the longest waiting first, at most one of each order.
+
+    Args:
+        until: Not before then does another worker claim the same.
+    """
+    rows = await transaction.fetch_all(
+        _CLAIM, receiver=receiver, now=now, claimed_until=until, limit_count=limit_count
+    )
+    # RETURNING promises no order.
+    rows.sort(key=itemgetter("id"))
     return [
         WebhookDelivery(
             delivery_id=row["id"],
@@ -188,8 +217,13 @@ async def list_due_deliveries(
     ]
 
 
+async def release_deliveries(transaction: Transaction, *, now: Instant) -> int:
+    """Let every claim, and with them every pause, be over; return how many there were."""
+    return await transaction.execute(_RELEASE, now=now)
+
+
 async def find_next_due(transaction: ReadTransaction, *, receiver: str) -> Instant | None:
-    """Return when the next delivery to the receiver may be made, or None if there is none."""
+    """Return when the next delivery to the receiver may be claimed, or None if there is none."""
     row = await transaction.fetch_one(_NEXT_DUE, receiver=receiver)
     return None if row is None else row["next_attempt_at"]
 

@@ -1,0 +1,31 @@
+"""Work that goes on to its end although whoever asked for it is gone.
+
+A client that hangs up cancels its request. Cut off in the middle, a transaction would leave a
+connection in the middle of an answer, and a commit nobody knows the outcome of.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class InHand:
+    """The works under way; to be waited for before what they use is closed."""
+
+    def __init__(self) -> None:
+        """Begin with nothing under way."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run the work to its end, and return its answer unless the caller is cancelled."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def wait(self) -> None:
+        """Wait until nothing is under way any more."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
