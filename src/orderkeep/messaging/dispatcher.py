@@ -206,7 +206,7 @@ class Dispatcher:
                 held_back_count=0,
                 wait_s=self._wait_s(ready.next_due_s, session=session),
             )
-        outcomes = await self._publishing.publish(ready.rows, now=ready.now)
+        outcomes = await self._publishing.send(ready.rows, now=ready.now)
         reach("dispatcher.after_publish")
         return await self._settle(ready.rows, outcomes, session=session)
 

@@ -25,6 +25,7 @@ async def keep_running(
     name: str,
     stop: asyncio.Event,
     draw_jitter: Callable[[], float],
+    fatal: tuple[type[Exception], ...] = (),
 ) -> None:
     """Run the loop until the stop event is set, again and again if need be.
 
@@ -33,6 +34,7 @@ async def keep_running(
         name: What log lines call it.
         stop: Tells everyone to stop.
         draw_jitter: Draws 0.0..1.0 for each pause.
+        fatal: Errors that no pause mends: they end the loop, and are raised.
     """
     failures_count = 0
     clock = asyncio.get_running_loop().time
@@ -40,6 +42,8 @@ async def keep_running(
         started_s = clock()
         try:
             await run(stop)
+        except fatal:
+            raise
         except Exception:
             # A loop that did well for longer than the longest pause starts over with short ones.
             has_done_well = clock() - started_s > PAUSE_MAX_S

@@ -49,9 +49,7 @@ class Publishing:
         """Declare the topology before the next message: what is missing may be why it failed."""
         self._is_declared = False
 
-    async def publish(
-        self, rows: Sequence[PendingRow], *, now: Instant
-    ) -> Sequence[PublishOutcome]:
+    async def send(self, rows: Sequence[PendingRow], *, now: Instant) -> Sequence[PublishOutcome]:
         """Return the broker's outcome for each row.
 
         What makes the broker raise is found by publishing one by one: a row that raises while

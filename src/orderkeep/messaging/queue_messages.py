@@ -78,36 +78,39 @@ PUBLISH = RowStatement(
 _EARLIER = QUEUE_MESSAGES.alias("earlier")
 _CANDIDATE = QUEUE_MESSAGES.alias("candidate")
 
+# A query of its own (WITH): inside the condition, PostgreSQL may run it again for every row it is
+# asked about, and lock more than the limit says.
+_TAKEN = (
+    select(_CANDIDATE.c.id)
+    .where(
+        _CANDIDATE.c.queue == bindparam("queue"),
+        _CANDIDATE.c.due_at <= bindparam("now"),
+        or_(
+            _CANDIDATE.c.lease_until.is_(None),
+            _CANDIDATE.c.lease_until <= bindparam("now"),
+        ),
+        or_(
+            _CANDIDATE.c.order_key.is_(None),
+            ~select(_EARLIER.c.id)
+            .where(
+                _EARLIER.c.queue == _CANDIDATE.c.queue,
+                _EARLIER.c.order_key == _CANDIDATE.c.order_key,
+                _EARLIER.c.id < _CANDIDATE.c.id,
+            )
+            .exists(),
+        ),
+    )
+    .order_by(_CANDIDATE.c.due_at, _CANDIDATE.c.id)
+    .limit(bindparam("count_max"))
+    .with_for_update(skip_locked=True, key_share=True)
+    .cte("taken")
+)
+
 # One statement takes the rows and yields them. On PostgreSQL it passes over what another consumer
 # is taking; the earliest row of a key still holds back the ones behind it while it is passed over.
 TAKE = Statement(
     update(QUEUE_MESSAGES)
-    .where(
-        QUEUE_MESSAGES.c.id.in_(
-            select(_CANDIDATE.c.id)
-            .where(
-                _CANDIDATE.c.queue == bindparam("queue"),
-                _CANDIDATE.c.due_at <= bindparam("now"),
-                or_(
-                    _CANDIDATE.c.lease_until.is_(None),
-                    _CANDIDATE.c.lease_until <= bindparam("now"),
-                ),
-                or_(
-                    _CANDIDATE.c.order_key.is_(None),
-                    ~select(_EARLIER.c.id)
-                    .where(
-                        _EARLIER.c.queue == _CANDIDATE.c.queue,
-                        _EARLIER.c.order_key == _CANDIDATE.c.order_key,
-                        _EARLIER.c.id < _CANDIDATE.c.id,
-                    )
-                    .exists(),
-                ),
-            )
-            .order_by(_CANDIDATE.c.due_at, _CANDIDATE.c.id)
-            .limit(bindparam("count_max"))
-            .with_for_update(skip_locked=True, key_share=True)
-        )
-    )
+    .where(QUEUE_MESSAGES.c.id.in_(select(_TAKEN.c.id)))
     .values(
         lease_owner=bindparam("token"),
         lease_until=bindparam("new_lease_until"),

@@ -144,4 +144,6 @@ def _purge(
     oldest = select(*keys).where(at < bindparam("before")).order_by(at).limit(PURGED_BATCH_COUNT)
     if only is not None:
         oldest = oldest.where(only)
+    # Where several processes purge, each passes over what another is deleting.
+    oldest = oldest.with_for_update(skip_locked=True)
     return Statement(delete(table).where(tuple_(*keys).in_(oldest)))

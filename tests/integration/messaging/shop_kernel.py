@@ -11,12 +11,13 @@ from pathlib import Path
 
 from sqlalchemy import Column, Integer, MetaData, Table, Text, insert, text
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from orderkeep.database.schema import METADATA
 from orderkeep.database.sqlite import SqliteDatabase
 from orderkeep.database.statement import RowStatement, Statement, row_value
-from orderkeep.database.transaction import Row, Transaction
+from orderkeep.database.transaction import Database, Row, Transaction
 from orderkeep.messaging import (
     HANDLED,
     BadMessageError,
@@ -28,6 +29,7 @@ from orderkeep.messaging import (
     DeliveryPolicy,
     Dispatcher,
     DispatchPolicy,
+    DispatchRound,
     Event,
     Exchange,
     ExchangeType,
@@ -77,17 +79,20 @@ _RECORD_EFFECT = RowStatement(
 )
 
 
-async def create_tables(database: SqliteDatabase) -> None:
-    """Make the tables of the shop and the queues."""
+def tables_sql(dialect: Dialect) -> list[str]:
+    """Return the statements that make the tables of the shop and the queues."""
     tables = [*SHOP_METADATA.sorted_tables, QUEUE_MESSAGES]
     clauses: list[CreateTable | CreateIndex] = [CreateTable(table) for table in tables]
     clauses += [CreateIndex(index) for table in tables for index in table.indexes]
+    return [str(clause.compile(dialect=dialect)) for clause in clauses]
+
+
+async def create_tables(database: SqliteDatabase) -> None:
+    """Make the tables of the shop and the queues in a file."""
 
     async def create(transaction: Transaction) -> None:
-        for clause in clauses:
-            await transaction.execute(
-                Statement(text(str(clause.compile(dialect=sqlite.dialect()))))
-            )
+        for sql in tables_sql(sqlite.dialect()):
+            await transaction.execute(Statement(text(sql)))
 
     await database.transact(create)
 
@@ -126,7 +131,7 @@ def consumer_of(handle: Handle, *, queue: str = "parcels") -> Consumer[str]:
 class Shop:
     """The shop's parts, wired for a test; pauses are short."""
 
-    database: SqliteDatabase
+    database: Database
     broker: Broker
     outbox: Outbox = field(init=False)
     outbox_rows: OutboxRows = field(init=False)
@@ -163,6 +168,14 @@ class Shop:
             draw_jitter=lambda: 0.5,
             policy=self.dispatch_policy,
         )
+
+    async def dispatch_once(self) -> DispatchRound:
+        """Let a dispatcher of its own do one round, and leave nothing to it."""
+        dispatcher = self.dispatcher()
+        try:
+            return await dispatcher.run_once()
+        finally:
+            await dispatcher.close()
 
     def subscription(self, handle: Handle, *, queue: str = "parcels") -> Subscription[str]:
         return Subscription(
@@ -239,7 +252,11 @@ def sql_of(sql: str) -> Statement:
 
 def open_shop(path: Path) -> Shop:
     """Return the shop on the file, with its queues in the same database."""
-    database = SqliteDatabase(path)
+    return shop_on(SqliteDatabase(path))
+
+
+def shop_on(database: Database) -> Shop:
+    """Return the shop on the database, with its queues in the same."""
     broker = DatabaseQueue(
         database, new_token=lambda: str(uuid.uuid4()), poll_interval_s=0.05, lease_s=60.0
     )

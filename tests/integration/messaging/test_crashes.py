@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from orderkeep.database.sqlite import SqliteDatabase
 from tests.integration.messaging import crash_child
 from tests.integration.messaging.crash_child import drain
-from tests.integration.messaging.shop_kernel import Shop, create_tables, open_shop, parcel
+from tests.integration.messaging.shop_kernel import Shop, create_tables, open_shop, parcel, shop_on
 
 # Where, and for the how-manieth time there. The poison is tried again in the fourth commit of the
 # consumer at the earliest, and set aside in the seventh.
@@ -60,8 +61,9 @@ async def run_child(children: ForkServerContext, *arguments: str) -> int | None:
 
 async def seed(path: Path, *, odd_body: str) -> None:
     """Append two events of each of three parcels, and an odd one among them."""
-    shop = open_shop(path)
-    await create_tables(shop.database)
+    database = SqliteDatabase(path)
+    await create_tables(database)
+    shop = shop_on(database)
     await shop.append(
         *[parcel(number, sequence=1) for number in range(3)],
         parcel(9, body=odd_body),

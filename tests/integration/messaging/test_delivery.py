@@ -304,7 +304,7 @@ async def test_a_late_copy_beside_a_later_try_loses_neither(shop: Shop):
     await shop.work_until(is_postponed, shop.subscription(handler).run)
     await publish(shop, message(1))
     while await is_postponed():
-        await shop.dispatcher().run_once()
+        await shop.dispatch_once()
 
     await shop.work_until_drained(handler)
 
@@ -362,7 +362,8 @@ async def test_one_line_tells_why_a_message_was_set_aside(shop: Shop):
     with capture_logs() as logs:
         await shop.work_until_drained(handler)
 
-    assert logs == [
+    # The dispatcher beside it may tell which partitions it holds.
+    assert [line for line in logs if line["event"] != "outbox_share"] == [
         {
             "event": "message_set_aside",
             "log_level": "error",
