@@ -85,22 +85,24 @@ class Settings(BaseSettings):
     )
     database_direct_url: OptionalDatabaseUrl = Field(
         None,
-        description="for dispatchers, where the other goes through a pooler (no use yet)",
+        description="for dispatchers, where the other goes through a transaction pooler",
         repr=False,
     )
-    database_pool_size: PoolSize = Field(8, description="connections of one process (no use yet)")
+    database_pool_size: PoolSize = Field(
+        8, description="transactions that one process runs at once on PostgreSQL"
+    )
     broker_url: BrokerUrls = Field(
         (DATABASE_QUEUES_URL,),
         description="database:// (queues in the database), or AMQP brokers, tried in turn",
         repr=False,
     )
     queue_arguments: QueueArguments = Field(
-        "full", description="plain: queues are declared durable without arguments (no use yet)"
+        "full", description="plain: AMQP queues are declared durable, without arguments"
     )
     prefetch: Prefetch = Field(100, description="messages one consumer has in hand at most")
     http_host: Host = Field("127.0.0.1", description="address that HTTP listens on")
     http_port: Port = Field(8080, description="port that HTTP listens on")
-    work_http_port: Port = Field(8081, description="/health/* and /metrics of `work` (no use yet)")
+    work_http_port: Port = Field(8081, description="port of /health/* and /metrics of `work`")
     jwt_secret: OptionalJwtSecret = Field(None, description="HS256 key that signs bearer tokens")
     jwt_jwks_url: NotInThisRelease = Field(None, description="reserved for a later release")
     jwt_issuer: OptionalClaim = Field(None, description="`iss` that a token must carry, if set")
@@ -118,7 +120,9 @@ class Settings(BaseSettings):
     sweep_grace_s: SecondsOrNone = Field(
         30, description="how long after the deadline the sweep leaves an order to its message"
     )
-    delay_backend: DelayBackend = Field("hold-queue", description="how AMQP delays (no use yet)")
+    delay_backend: DelayBackend = Field(
+        "hold-queue", description="where AMQP messages wait until they are due"
+    )
     late_payment_policy: LatePaymentPolicy = Field(
         "refund", description="what a payment of a closed order does"
     )

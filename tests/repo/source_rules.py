@@ -38,13 +38,13 @@ BANNED_WORDS = frozenset(
 # to what a thing is (`OrderService`).
 BANNED_LAST_WORDS = frozenset({"service", "services"})
 
-# The dispatcher, and behind it the port and what implements it.
+# The publishing half of the dispatcher, and behind it the port and what implements it.
 PUBLISHERS = frozenset(
     {
-        "messaging/dispatcher.py",
+        "messaging/publishing.py",
         "messaging/broker.py",
         "messaging/database_queue.py",
-        "messaging/rabbitmq.py",
+        "messaging/rabbitmq/broker.py",
     }
 )
 

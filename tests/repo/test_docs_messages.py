@@ -18,8 +18,14 @@ from orderkeep.contracts import (
 )
 from orderkeep.contracts.topology import TOPOLOGY
 from orderkeep.messaging.consumer import BadMessageError
+from orderkeep.messaging.rabbitmq import DelayBackend, QueueArguments, RabbitOptions
+from orderkeep.messaging.rabbitmq.topology import (
+    ExchangeDeclaration,
+    QueueDeclaration,
+    declarations_of,
+)
 from tests.acceptance.walks import blocks_of
-from tests.repo.written_tables import REFERENCE, code, rows_of
+from tests.repo.written_tables import REFERENCE, check_part, code, rows_of, table
 
 PAGE = REFERENCE / "messages.md"
 
@@ -61,6 +67,48 @@ def test_every_queue_stands_in_the_table() -> None:
     rows = rows_of(PAGE, heading="## Queues")
 
     assert sorted(row[0] for row in rows) == sorted(code(queue.name) for queue in TOPOLOGY.queues)
+
+
+def queue_arguments(arguments: QueueArguments) -> dict[str, str]:
+    """Return the arguments of each kind of queue at RabbitMQ, in words."""
+    options = RabbitOptions(arguments=arguments, delay=DelayBackend.HOLD_QUEUE, hold_s=1800)
+    own = {queue.name for queue in TOPOLOGY.queues}
+    words: dict[str, set[str]] = {}
+    for declaration in declarations_of(TOPOLOGY, options):
+        if not isinstance(declaration, QueueDeclaration):
+            continue
+        name = declaration.name
+        queue = name.removesuffix(".dead")
+        kind = name.replace(queue, "QUEUE") if queue in own else name.replace("1800000", "MS")
+        told = [
+            code(f"{argument}: {value}" if value != "" else f'{argument}: ""')
+            for argument, value in declaration.arguments.items()
+        ]
+        line = ", ".join(told).replace("1800000", "MS")
+        # What a hold queue leads to is one queue; what another leads to, the one beside it.
+        words.setdefault(kind, set()).add(line.replace(queue, "QUEUE") if queue in own else line)
+    assert all(len(lines) == 1 for lines in words.values()), "queues of one kind differ"
+    return {kind: lines.pop() or "no arguments" for kind, lines in words.items()}
+
+
+def test_the_arguments_of_each_kind_of_queue_are_in_the_table() -> None:
+    full, plain = (queue_arguments(arguments) for arguments in QueueArguments)
+
+    rows = [[code(kind), full[kind], plain[kind]] for kind in sorted(full)]
+    check_part(PAGE, writer=__file__, text=table(("queue", "`full`", "`plain`"), rows))
+
+
+def test_the_types_of_exchanges_are_in_the_table() -> None:
+    written = {row[0]: row[1] for row in rows_of(PAGE, heading="The exchanges:\n")}
+    types = {
+        declaration.name: declaration.type
+        for declaration in declarations_of(TOPOLOGY, RabbitOptions())
+        if isinstance(declaration, ExchangeDeclaration)
+    }
+
+    assert types == {"order.events": "topic", "order.timeout.delayed": "direct"}
+    assert code("topic") in written[code("order.events")]
+    assert code("direct") in written[code("order.timeout.delayed")]
 
 
 @pytest.mark.parametrize(("name", "text"), EXAMPLES)

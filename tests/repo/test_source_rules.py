@@ -80,7 +80,7 @@ KEPT: list[tuple[Rule, str, str]] = [
     (source_rules.module_docstring, "src/orderkeep/empty.py", ""),
     (
         source_rules.publish_calls,
-        "src/orderkeep/messaging/dispatcher.py",
+        "src/orderkeep/messaging/publishing.py",
         "await broker.publish([message])\n",
     ),
     (source_rules.environment_reads, "src/orderkeep/cli/run.py", "x = os.environ\n"),

@@ -14,6 +14,7 @@ from orderkeep.cli import (
     config,
     dead_letters,
     demo,
+    doctor,
     migrate,
     openapi,
     orders,
@@ -44,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _module in (run, migrate, token, demo, status, verify, config, openapi):
+for _module in (run, migrate, token, demo, status, verify, doctor, config, openapi):
     app.add_typer(_module.app)
 for _name, _group in (
     ("orders", orders),

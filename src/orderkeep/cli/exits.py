@@ -41,7 +41,10 @@ WRONG_SETTINGS = (
     ("orderkeep.database.schema_version", "SchemaTooNewError"),
     ("orderkeep.database.transaction", "StoreUnavailableError"),
     ("orderkeep.web.server", "PortInUseError"),
-    ("orderkeep.wiring.storage", "NotInThisReleaseError"),
+    ("orderkeep.messaging.rabbitmq", "WrongTopologyError"),
+    ("orderkeep.messaging.rabbitmq", "DelayPluginMissingError"),
+    ("orderkeep.wiring.processes", "WrongSetupError"),
+    ("orderkeep.wiring.running", "UnknownLoopError"),
     (__name__, "WrongUsageError"),
 )
 

@@ -30,8 +30,9 @@ def openapi() -> None:
 async def _document(settings: "Settings") -> bytes:
     import httpx
 
+    from orderkeep.wiring.parts import Role
     from orderkeep.wiring.shop import build_shop
-    from orderkeep.wiring.storage import open_database, open_database_queue
+    from orderkeep.wiring.storage import open_brokers, open_database, relay_of
 
     # Nothing of what is built is started: no file is opened, no request is sent.
     database = open_database(settings)
@@ -39,10 +40,12 @@ async def _document(settings: "Settings") -> bytes:
         async with httpx.AsyncClient() as client:
             shop = build_shop(
                 settings,
+                roles=frozenset({Role.SERVE}),
                 database=database,
-                queue=open_database_queue(settings, database),
+                brokers=open_brokers(settings, database),
                 jwt_secret=_NO_SECRET,
                 client=client,
+                relay=relay_of(None),
             )
             return shop.app.openapi_json
     finally:

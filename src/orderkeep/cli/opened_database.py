@@ -31,7 +31,6 @@ def with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) 
         WrongUsageError: there is no database yet, or its schema is an older one.
         SchemaTooNewError: the database was made by a newer release.
         StoreUnavailableError: it cannot be opened.
-        NotInThisReleaseError: the settings name an engine that this release does not have.
     """
 
     async def run() -> T:
@@ -66,9 +65,7 @@ async def bring_up(settings: Settings) -> bool:
         DataDirectoryError: the database's directory cannot be written.
         SchemaTooNewError: the database was made by a newer release.
         StoreUnavailableError: it cannot be opened.
-        NotInThisReleaseError: the settings name an engine that this release does not have.
     """
-    await open_database(settings).close()  # refuses an engine that is not there
     if settings.sqlite_path is not None:
         prepare_data_directory(settings.sqlite_path.parent)
     return await asyncio.to_thread(upgrade_schema, schema_url(settings))

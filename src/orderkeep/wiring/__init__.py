@@ -6,6 +6,8 @@ is given what they need.
 - `chance.py` reads the clock and draws.
 - `storage.py` picks the database and the broker.
 - `order_parts.py`, `cart_parts.py` and `payment_parts.py` build one service each.
-- `shop.py` puts them together and runs them until told to stop.
-- `embedded.py` is the whole of `orderkeep run`: the data directory, the schema, the shop.
+- `loops.py` builds what carries a service's messages, `readiness.py` what `/health/ready` asks.
+- `shop.py` puts them together, `running.py` runs them until told to stop.
+- `processes.py` is the whole of `orderkeep run`, `serve` and `work`.
+- `doctor/` looks at what they would stand on.
 """

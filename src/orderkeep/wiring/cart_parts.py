@@ -14,7 +14,8 @@ def build_cart_parts(*, database: Database, outbox: Outbox) -> ServiceParts:
     return ServiceParts(
         outbox=outbox,
         consumers=[cart_sync_consumer(new_cart_item_id=chance.new_uuid)],
-        loops={},
+        serving_loops={},
+        working_loops={},
         route_handlers=ROUTE_HANDLERS,
         dependencies={"cart_desk": CartDesk(database, new_cart_item_id=chance.new_uuid)},
     )

@@ -24,7 +24,7 @@ from orderkeep.orders.sweep import Sweep
 from orderkeep.orders.webhooks import WebhookPolicy, WebhookWorker
 from orderkeep.settings import Settings
 from orderkeep.wiring import chance
-from orderkeep.wiring.parts import AnyConsumer, Run, ServiceParts
+from orderkeep.wiring.parts import AnyConsumer, Relay, Run, ServiceParts
 
 
 def build_order_parts(
@@ -35,20 +35,23 @@ def build_order_parts(
     metrics: Metrics,
     token_secret: str,
     client: httpx.AsyncClient,
+    relay: Relay,
 ) -> ServiceParts:
     """Return the order service.
 
     Args:
         token_secret: Signs one-time order tokens.
         client: Sends webhooks.
+        relay: Wakes the webhook worker of another process.
     """
     desk = build_order_desk(settings, database=database, outbox=outbox, token_secret=token_secret)
     recorded = Signal()
+    relay("webhooks", recorded)
     return ServiceParts(
         outbox=outbox,
         consumers=_consumers(settings, outbox=outbox, metrics=metrics, recorded=recorded),
-        loops={
-            "intake": desk.intake.run,
+        serving_loops={"intake": desk.intake.run},
+        working_loops={
             "sweep": _sweep(settings, database=database, outbox=outbox, metrics=metrics).run,
             **_webhooks(settings, database=database, client=client, recorded=recorded),
         },

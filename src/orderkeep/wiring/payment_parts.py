@@ -11,11 +11,17 @@ from orderkeep.payments.desk import PaymentDesk
 from orderkeep.payments.routes import ROUTE_HANDLERS
 from orderkeep.settings import Settings
 from orderkeep.wiring import chance
-from orderkeep.wiring.parts import ServiceParts
+from orderkeep.wiring.parts import Relay, ServiceParts
 
 
-def build_payment_parts(settings: Settings, *, database: Database, outbox: Outbox) -> ServiceParts:
-    """Return the payment service."""
+def build_payment_parts(
+    settings: Settings, *, database: Database, outbox: Outbox, relay: Relay
+) -> ServiceParts:
+    """Return the payment service.
+
+    Args:
+        relay: Wakes the refund worker, and requests that wait for an order, of another process.
+    """
     channels = known_channels(
         sandbox_is_on=settings.is_sandbox_on,
         secrets_by_channel={
@@ -25,6 +31,8 @@ def build_payment_parts(settings: Settings, *, database: Database, outbox: Outbo
     )
     order_heard = Signal()
     refund_requested = Signal()
+    relay("orders heard of", order_heard)
+    relay("refunds", refund_requested)
     worker = RefundWorker(
         database,
         outbox=outbox,
@@ -50,7 +58,8 @@ def build_payment_parts(settings: Settings, *, database: Database, outbox: Outbo
             payment_order_events_consumer(order_heard=order_heard),
             payment_refund_request_consumer(outbox=outbox, refund_requested=refund_requested),
         ],
-        loops={"refunds": worker.run},
+        serving_loops={},
+        working_loops={"refunds": worker.run},
         route_handlers=ROUTE_HANDLERS,
         dependencies={"payment_desk": desk},
     )

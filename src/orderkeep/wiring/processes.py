@@ -1,12 +1,15 @@
-"""The whole shop in one process on an embedded database: what `orderkeep run` is.
+"""The processes there are: `run` does everything, `serve` answers HTTP, `work` moves messages.
 
-Invariant: one `run` holds the data directory; so every lease it finds belongs to nobody, and what
-a killed predecessor had in hand, messages and refunds, is taken up again at once.
+Invariant: port, data directory and schema are in order before anything starts, and the database is
+closed last. One `run` holds its data directory; on the embedded engine every lease that it finds
+therefore belongs to nobody, and what a killed predecessor had in hand, messages and refunds, is
+taken up again at once. On PostgreSQL any number of `serve` and `work` may run beside each other.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 
 import httpx
 import structlog
@@ -16,37 +19,163 @@ from orderkeep.data_directory import (
     lock_data_directory,
     prepare_data_directory,
 )
-from orderkeep.database.schema_version import upgrade_schema
+from orderkeep.database.schema_version import SchemaState, find_schema_state, upgrade_schema
 from orderkeep.database.transaction import Database
-from orderkeep.messaging.database_queue import DatabaseQueue
+from orderkeep.orders.webhooks import release_webhook_claims
 from orderkeep.payments.carry_out_refunds import release_refund_claims
 from orderkeep.settings import Settings
 from orderkeep.web.server import listen
 from orderkeep.wiring.keys import find_jwt_secret
-from orderkeep.wiring.shop import build_shop, run_shop
-from orderkeep.wiring.storage import open_database, open_database_queue, schema_url
+from orderkeep.wiring.parts import Role
+from orderkeep.wiring.running import chosen_loops, run_shop
+from orderkeep.wiring.shop import Shop, build_shop
+from orderkeep.wiring.storage import (
+    Brokers,
+    open_brokers,
+    open_database,
+    open_wake_ups,
+    relay_of,
+    schema_url,
+    used_topology,
+)
 
 log = structlog.get_logger()
 
+Announce = Callable[[str], None]
 
-async def run_embedded(
-    settings: Settings, *, stop: asyncio.Event, announce: Callable[[str], None]
-) -> None:
-    """Run the whole shop until the stop event is set.
+_SCHEMA_WORDS = {
+    SchemaState.BEHIND: (
+        "the database has no schema yet, or that of an older release: run `orderkeep migrate` first"
+    ),
+    SchemaState.AHEAD: (
+        "the database was made by a newer release of Orderkeep:"
+        " install that release, or a newer one"
+    ),
+}
+
+
+class WrongSetupError(Exception):
+    """The process cannot run on what the settings name; the message says why and what to do."""
+
+
+async def run_everything(settings: Settings, *, stop: asyncio.Event, announce: Announce) -> None:
+    """Serve and work in one process until the stop event is set.
 
     Args:
+        settings: What to run.
+        stop: Set to end.
         announce: Told the address once requests are answered there.
 
     Raises:
         DataDirectoryError: the data directory cannot be written, or another `run` holds it.
         PortInUseError: the port cannot be had.
         SchemaTooNewError: the database was made by a newer release.
-        NotInThisReleaseError: the settings name an engine that this release does not have.
+        WrongSetupError: the database on the server has an older schema.
         StoreUnavailableError: the database cannot be opened.
+        WrongTopologyError: the broker has been set up in a way that would lose or hurry messages.
+        DelayPluginMissingError: the broker lacks the plugin that the settings name.
     """
-    failure_points.arm(settings.armed_point)
     with _held_directories(settings):
-        await _run_alone(settings, stop=stop, announce=announce)
+        await _run(
+            settings,
+            _Plan(roles=frozenset(Role), http_port=settings.http_port),
+            stop=stop,
+            announce=announce,
+        )
+
+
+async def run_serve(settings: Settings, *, stop: asyncio.Event, announce: Announce) -> None:
+    """Answer HTTP until the stop event is set; see `run_everything` for what is raised."""
+    _refuse_embedded(settings, command="serve")
+    if settings.jwt_secret is None:
+        message = (
+            "`orderkeep serve` needs ORDERKEEP_JWT_SECRET: every process that serves must verify"
+            " tokens with the same one"
+        )
+        raise WrongSetupError(message)
+    plan = _Plan(roles=frozenset({Role.SERVE}), http_port=settings.http_port)
+    await _run(settings, plan, stop=stop, announce=announce)
+
+
+async def run_work(
+    settings: Settings, *, only: tuple[str, ...], stop: asyncio.Event, announce: Announce
+) -> None:
+    """Move messages until the stop event is set; see `run_everything` for what else is raised.
+
+    Args:
+        settings: What to run.
+        only: Names of loops or kinds of them; empty is all.
+        stop: Set to end.
+        announce: Told the address of health and metrics once it answers.
+
+    Raises:
+        UnknownLoopError: `only` names what this process could not do.
+    """
+    _refuse_embedded(settings, command="work")
+    plan = _Plan(roles=frozenset({Role.WORK}), http_port=settings.work_http_port, only=only)
+    await _run(settings, plan, stop=stop, announce=announce)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What one process does.
+
+    Attributes:
+        only: The loops that it runs of those it could; empty is all.
+    """
+
+    roles: frozenset[Role]
+    http_port: int
+    only: tuple[str, ...] = ()
+
+
+async def _run(settings: Settings, plan: _Plan, *, stop: asyncio.Event, announce: Announce) -> None:
+    failure_points.arm(settings.armed_point)
+    listener = listen(settings.http_host, plan.http_port)
+    try:
+        await _bring_schema_up(settings)
+        async with _built_shop(settings, plan) as shop:
+            announce(listener.url)
+            await run_shop(shop, listener=listener, stop=stop, shutdown_s=settings.shutdown_s)
+    finally:
+        listener.close()
+
+
+@asynccontextmanager
+async def _built_shop(settings: Settings, plan: _Plan) -> AsyncIterator[Shop]:
+    """Build what the plan says, on open connections; close them at the end, the database last."""
+    wake_ups = open_wake_ups(settings)
+    database = open_database(settings)
+    brokers = open_brokers(settings, database, wake_ups=wake_ups)
+    try:
+        if settings.is_embedded:
+            await _recover(database, brokers)
+        else:
+            # Through a transaction pooler nobody has named, the dispatchers' locks would mean
+            # nothing, and prepared statements would be another's.
+            await (await database.open_session(on_lost=_ignore)).close()
+        async with httpx.AsyncClient(follow_redirects=False) as client:
+            shop = build_shop(
+                settings,
+                roles=plan.roles,
+                database=database,
+                brokers=brokers,
+                # A process that does not serve verifies no token.
+                jwt_secret=find_jwt_secret(settings) if Role.SERVE in plan.roles else "",
+                client=client,
+                relay=relay_of(wake_ups),
+            )
+            loops = dict(chosen_loops(shop.loops, plan.only) if plan.only else shop.loops)
+            if wake_ups is not None:
+                loops["wake-ups"] = wake_ups.run
+            if brokers.database_queue is not None:
+                # Whoever publishes into the queues routes by the topology.
+                await brokers.database_queue.declare(used_topology(settings))
+                _warn_of_unread_queues(settings, shop, plan=plan)
+            yield replace(shop, loops=loops)
+    finally:
+        await brokers.close()
+        await database.close()
 
 
 @contextmanager
@@ -62,37 +191,52 @@ def _held_directories(settings: Settings) -> Iterator[None]:
         yield
 
 
-async def _run_alone(
-    settings: Settings, *, stop: asyncio.Event, announce: Callable[[str], None]
-) -> None:
-    database = open_database(settings)
-    try:
-        listener = listen(settings.http_host, settings.http_port)
-        try:
-            await asyncio.to_thread(upgrade_schema, schema_url(settings))
-            queue = open_database_queue(settings, database)
-            await _recover(database, queue)
-            async with httpx.AsyncClient(follow_redirects=False) as client:
-                shop = build_shop(
-                    settings,
-                    database=database,
-                    queue=queue,
-                    jwt_secret=find_jwt_secret(settings),
-                    client=client,
-                )
-                announce(listener.url)
-                await run_shop(shop, listener=listener, stop=stop, shutdown_s=settings.shutdown_s)
-        finally:
-            listener.close()
-    finally:
-        await database.close()
+async def _bring_schema_up(settings: Settings) -> None:
+    """Bring a database of our own to the current schema; of a server's, see that it has it."""
+    url = schema_url(settings)
+    if settings.is_embedded:
+        await asyncio.to_thread(upgrade_schema, url)
+        return
+    state = await asyncio.to_thread(find_schema_state, url)
+    if state is not SchemaState.CURRENT:
+        raise WrongSetupError(_SCHEMA_WORDS[state])
 
 
-async def _recover(database: Database, queue: DatabaseQueue) -> None:
+async def _recover(database: Database, brokers: Brokers) -> None:
     """Take up at once what a killed predecessor had in hand."""
-    message_count = await queue.release_all_leases()
-    if message_count:
-        log.info("messages_recovered", message_count=message_count)
+    if brokers.database_queue is not None:
+        message_count = await brokers.database_queue.release_all_leases()
+        if message_count:
+            log.info("messages_recovered", message_count=message_count)
     refund_count = await database.transact(release_refund_claims)
     if refund_count:
         log.info("refunds_recovered", refund_count=refund_count)
+    webhook_count = await database.transact(release_webhook_claims)
+    if webhook_count:
+        log.info("webhooks_recovered", webhook_count=webhook_count)
+
+
+def _refuse_embedded(settings: Settings, *, command: str) -> None:
+    if settings.is_embedded:
+        message = (
+            f"`orderkeep {command}` needs PostgreSQL, and ORDERKEEP_DATABASE_URL names none:"
+            " on a SQLite file one `orderkeep run` does everything"
+        )
+        raise WrongSetupError(message)
+
+
+def _warn_of_unread_queues(settings: Settings, shop: Shop, *, plan: _Plan) -> None:
+    # Queues in the database are read by our own processes alone: what none reads piles up.
+    if plan.only or Role.WORK not in plan.roles:
+        return
+    for queue in used_topology(settings).queues:
+        if queue.name not in shop.read_queues:
+            log.warning(
+                "queue_unread",
+                queue=queue.name,
+                hint="name it in ORDERKEEP_UNUSED_QUEUES, or its messages pile up",
+            )
+
+
+def _ignore() -> None:
+    """Need not hear that the connection ended: it was opened to be closed."""

@@ -22,9 +22,12 @@ from tests.unit.cli.conftest import Invoke
 # The contract's commands of this release.
 COMMANDS = [
     "run",
+    "serve",
+    "work",
     "migrate",
     "token",
     "verify",
+    "doctor",
     "status",
     "config",
     "openapi",
