@@ -1,7 +1,8 @@
-"""What the database file says when one looks from outside: what is under way, lost, or doubled.
+"""What the database says when one looks from outside: what is under way, lost, or doubled.
 
 Read only, beside the running service, with plain SQL: nothing of the program under test is used, so
-that a mistake of its own cannot hide here.
+that a mistake of its own cannot hide here. The statements are such that SQLite and PostgreSQL read
+them alike; `fleet_books.py` asks them of the latter.
 """
 
 import sqlite3
@@ -12,7 +13,7 @@ from typing import Any
 _SERVICES = ("order", "cart", "payment")
 
 # What is still to be done. Each is empty once the shop has come to rest.
-_OPEN_WORK = {
+OPEN_WORK = {
     **{
         f"{service}_outbox": f"select count(*) from {service}_outbox where state = 'pending'"  # noqa: S608 (our own names)
         for service in _SERVICES
@@ -48,7 +49,7 @@ _RECEIVED = " union all ".join(
 )
 
 # Each yields what contradicts its name; all are empty in a shop at rest.
-_CONTRADICTIONS = {
+CONTRADICTIONS = {
     "an event that no consumer has received": f"""
         select reader.queue || ' ' || sent.message_id
         from ({_SENT}) as sent join ({_READERS}) as reader on reader.route = sent.route
@@ -74,8 +75,9 @@ _CONTRADICTIONS = {
     "an order that the payment service knows otherwise": """
         select orders.order_no from orders left join payment_orders as known
             on known.order_no = orders.order_no
-        where known.version is not orders.version or known.status is not orders.status
-            or known.amount_minor is not orders.pay_amount_minor""",
+        where coalesce(known.version, -1) != orders.version
+            or coalesce(known.status, '') != orders.status
+            or coalesce(known.amount_minor, -1) != orders.pay_amount_minor""",
     "a timed-out order that is not in the report": """
         select order_no from order_history where to_status = 'closed'
         except select order_no from timed_out_orders""",
@@ -91,7 +93,8 @@ _CONTRADICTIONS = {
     "a refund that the two services tell differently": """
         select asked.refund_no from order_refunds as asked
         left join refunds as done on done.refund_no = asked.refund_no
-        where done.status is not asked.status or done.amount_minor is not asked.amount_minor
+        where coalesce(done.status, '') != asked.status
+            or coalesce(done.amount_minor, -1) != asked.amount_minor
         union all
         select refund_no from refunds
         where refund_no not in (select refund_no from order_refunds)""",
@@ -110,16 +113,21 @@ _CONTRADICTIONS = {
         f"select consumer || ' ' || message_id from {service}_delivery_attempts"  # noqa: S608
         for service in _SERVICES
     ),
-    "a broken page of the file": """
-        select integrity_check from pragma_integrity_check where integrity_check != 'ok'""",
 }
+
+_BROKEN_PAGES = "select integrity_check from pragma_integrity_check where integrity_check != 'ok'"
+
+DEAD_LETTERS = " union all ".join(
+    f"select queue, reason from {service}_dead_letters"  # noqa: S608
+    for service in _SERVICES
+)
 
 
 def open_work(path: Path) -> dict[str, int]:
     """Return what is still to be done, by kind; empty when the shop has come to rest."""
     # One snapshot: what goes from one place to another would be seen in neither.
     counted = " union all ".join(
-        f"select '{what}', ({statement})" for what, statement in _OPEN_WORK.items()
+        f"select '{what}', ({statement})" for what, statement in OPEN_WORK.items()
     )
     return {what: count for what, count in rows(path, counted) if count}
 
@@ -128,18 +136,14 @@ def contradictions(path: Path) -> dict[str, list[str]]:
     """Return what was lost, doubled, or told differently in two places, in a shop at rest."""
     found = {
         what: [str(row[0]) for row in rows(path, statement)]
-        for what, statement in _CONTRADICTIONS.items()
+        for what, statement in {**CONTRADICTIONS, "a broken page": _BROKEN_PAGES}.items()
     }
     return {what: subjects for what, subjects in found.items() if subjects}
 
 
 def dead_letters(path: Path) -> list[tuple[str, str]]:
     """Return queue and reason of every dead letter."""
-    statement = " union all ".join(
-        f"select queue, reason from {service}_dead_letters"  # noqa: S608
-        for service in _SERVICES
-    )
-    return [(row[0], row[1]) for row in rows(path, statement)]
+    return [(row[0], row[1]) for row in rows(path, DEAD_LETTERS)]
 
 
 def rows(path: Path, statement: str, *parameters: object) -> list[Any]:

@@ -76,7 +76,7 @@ def origin_of_runs() -> Iterator[ForkServerContext]:
     _forkserver._stop()  # type: ignore[attr-defined]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["__main__", __name__, "orderkeep.cli", "orderkeep.wiring.embedded", "uvloop"]
+        ["__main__", __name__, "orderkeep.cli", "orderkeep.wiring.processes", "uvloop"]
     )
     try:
         yield context

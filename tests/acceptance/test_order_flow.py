@@ -1,4 +1,4 @@
-"""Orders from the cart to their end, against a real `orderkeep run` with two seconds to pay."""
+"""Orders from the cart to their end, with two seconds to pay, on every set-up that there is."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -6,7 +6,8 @@ from datetime import datetime
 import pytest
 
 from tests.acceptance.buyer import Buyer, Json, collect
-from tests.acceptance.running import RunningShop, start_shop
+from tests.acceptance.running import RunningShop
+from tests.acceptance.setups import SETUPS, opened
 from tests.acceptance.webhook_receiver import SECRET, WebhookReceiver, listening
 
 pytestmark = pytest.mark.slow
@@ -20,12 +21,15 @@ def receiver() -> Iterator[WebhookReceiver]:
         yield receiver
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=SETUPS)
 def shop(
-    tmp_path_factory: pytest.TempPathFactory, receiver: WebhookReceiver
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    receiver: WebhookReceiver,
 ) -> Iterator[RunningShop]:
     """A shop that every test of this module uses; each sells SKUs of its own."""
-    with start_shop(
+    with opened(
+        request.param,
         tmp_path_factory.mktemp("shop"),
         order_timeout_s=TIMEOUT_S,
         webhook_urls=receiver.url,

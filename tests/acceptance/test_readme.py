@@ -17,6 +17,7 @@ from tests.acceptance.walks import (
     flaws_of,
     walk,
 )
+from tests.servers.availability import fresh_vhost, rabbitmq_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +25,9 @@ README = ROOT / "README.md"
 
 # In these the reader has started a shop elsewhere; the others start their own.
 WITH_A_SHOP = {README, ROOT / "docs" / "how-to" / "operate.md"}
+
+# In these the reader has a RabbitMQ.
+WITH_A_BROKER = {ROOT / "docs" / "how-to" / "connect-your-services.md"}
 
 DOCUMENTS = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -48,7 +52,7 @@ def make_checkout(folder: Path) -> Path:
 
 
 def environment(**ports: int) -> dict[str, str]:
-    """Return a reader's environment; its ports are the only thing that differs from the page."""
+    """Return a reader's environment; addresses are the only thing that differs from the page."""
     return {
         **clean_environment(),
         "NO_PROXY": "127.0.0.1",
@@ -62,7 +66,11 @@ def walk_document(path: Path, *, checkout: Path) -> Walked:
     blocks = blocks_of(path.read_text())
     if path not in WITH_A_SHOP:
         ports = environment(orderkeep_http_port=free_port(), receiver_port=free_port())
-        return walk(blocks, folder=checkout, environment=ports)
+        if path not in WITH_A_BROKER:
+            return walk(blocks, folder=checkout, environment=ports)
+        with fresh_vhost(rabbitmq_server()) as url:
+            broker = {"ORDERKEEP_BROKER_URL": url}
+            return walk(blocks, folder=checkout, environment=ports | broker)
     with start_shop(checkout, data_dir=checkout / "orderkeep-data") as shop:
         port = int(shop.environment["ORDERKEEP_HTTP_PORT"])
         return walk(blocks, folder=checkout, environment=environment(orderkeep_http_port=port))

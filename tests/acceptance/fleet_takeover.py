@@ -1,0 +1,78 @@
+"""A worker that is gone, and what others make of it: when its locks end, and what flows then."""
+
+import asyncio
+import random  # noqa: TID251 (names that nobody else has)
+import time
+from collections.abc import Sequence
+
+from tests.acceptance.fleet import Fleet, Member
+from tests.acceptance.fleet_books import FleetBooks
+from tests.acceptance.fleet_load import fleet_client
+from tests.acceptance.fleet_observer import Observer
+from tests.acceptance.fleet_verdict import seconds_until
+
+# What is asked for, counted from the end of the connection that held the partitions.
+TAKEOVER_S_MAX = 5.0
+
+# Over 16 partitions: that a worker's share of five has none of them is one in ten million.
+_ORDERS_COUNT = 48
+
+# The server ends an idle session after ten seconds.
+_SESSION_END_S_MAX = 60.0
+
+_LOCK_HOLDERS = """
+    select distinct locks.pid from pg_locks as locks
+    join pg_stat_activity as activity on activity.pid = locks.pid
+    where locks.locktype = 'advisory' and activity.client_port = any($1)"""
+
+
+def lock_holders(worker: Member, books: FleetBooks, *, postgresql_port: int) -> list[int]:
+    """Return the server's processes that hold partitions for the worker."""
+    ports = worker.ports_to(postgresql_port)
+    return sorted(row[0] for row in books.rows(_LOCK_HOLDERS, ports))
+
+
+def wait_for_end(holders: Sequence[int], books: FleetBooks) -> float:
+    """Wait until the server has ended the sessions; return how long that took."""
+    statement = "select 1 from pg_stat_activity where pid = any($1)"
+    return seconds_until(
+        lambda: not books.rows(statement, list(holders)),
+        "the server ends the sessions of a worker that is gone",
+        within_s=_SESSION_END_S_MAX,
+    )
+
+
+def measure_takeover(fleet: Fleet, observer: Observer, sku_id: str, *, within_s: float) -> float:
+    """Order on all partitions and return when the last of the orders was told of, from now.
+
+    Raises:
+        TimeoutError: it took longer than it may.
+    """
+    started_s = time.monotonic()
+    order_nos = set(asyncio.run(_order_many(fleet, sku_id)))
+    left_s = within_s - (time.monotonic() - started_s)
+    seconds_until(
+        lambda: order_nos <= observer.order_nos(event_type="order.created"),
+        f"the events of {len(order_nos)} new orders arrive",
+        within_s=left_s,
+    )
+    return time.monotonic() - started_s
+
+
+async def _order_many(fleet: Fleet, sku_id: str) -> list[str]:
+    front = fleet.front
+    user_id = f"takeover-{random.getrandbits(64):x}"
+    authorization = {"Authorization": f"Bearer {front.token(user_id)}"}
+    async with fleet_client(front) as client:
+        answers = await asyncio.gather(
+            *(
+                client.post(
+                    "/orders",
+                    json={"items": [{"sku_id": sku_id, "quantity": 1}]},
+                    headers={**authorization, "Idempotency-Key": f"{user_id}-{number}"},
+                )
+                for number in range(_ORDERS_COUNT)
+            )
+        )
+    assert {answer.status_code for answer in answers} == {201}, answers[0].text
+    return [str(answer.json()["order_no"]) for answer in answers]

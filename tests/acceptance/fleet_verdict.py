@@ -1,0 +1,178 @@
+"""Compares a fleet that has come to rest with what its clients were told, and with itself."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import httpx
+
+from tests.acceptance.fleet import Fleet
+from tests.acceptance.fleet_books import NO_ANSWER, FleetBooks
+from tests.acceptance.fleet_journal import FleetJournal, OrderNote, Outcome
+from tests.acceptance.fleet_load import take_answer
+from tests.acceptance.fleet_observer import Observer
+from tests.acceptance.running import RunningShop
+from tests.servers.own_process import wait_until
+
+# Of each kind of finding so many are shown; the number tells of the rest.
+_SHOWN_MAX = 3
+
+_TELL_S = 5.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Settled:
+    """What became of the orders of which the clients knew nothing, once they asked again."""
+
+    made_count: int = 0
+    made_now_count: int = 0
+    refused_count: int = 0
+
+
+def seconds_until(condition: Callable[[], bool], what: str, *, within_s: float) -> float:
+    """Wait until the condition holds, and return how long that took.
+
+    Raises:
+        TimeoutError: it took too long.
+    """
+    started_s = time.monotonic()
+    wait_until(condition, what, within_s=within_s)
+    return time.monotonic() - started_s
+
+
+def settle_unknown(
+    front: RunningShop, journal: FleetJournal, books: FleetBooks
+) -> tuple[Settled, list[str]]:
+    """Send every order again whose outcome nobody knows; return what came, and what is wrong."""
+    settled, wrong = Settled(), []
+    known = books.orders_by_key()
+    with httpx.Client(base_url=f"{front.url}/api/v1", timeout=30.0, trust_env=False) as client:
+        for note in journal.with_outcome(Outcome.UNKNOWN):
+            before = known.get((note.user_id, note.key))
+            told = {_ask_again(client, front, note) for _ in range(2)}
+            if note.outcome is Outcome.UNKNOWN:
+                wrong.append(f"the key {note.key} gets no verdict: {note.code}")
+            elif len(told) > 1 or (before is not None and told != {before}):
+                wrong.append(f"the key {note.key} stood for {before}, and is answered {told}")
+            elif before is not None:
+                settled.made_count += 1
+            elif note.order_no is not None:
+                settled.made_now_count += 1
+            else:
+                settled.refused_count += 1
+    return settled, wrong
+
+
+def _ask_again(client: httpx.Client, front: RunningShop, note: OrderNote) -> str | None:
+    headers = {
+        "Authorization": f"Bearer {front.token(note.user_id)}",
+        "Idempotency-Key": note.key,
+    }
+    take_answer(note, client.post("/orders", json={"items": note.items}, headers=headers))
+    return note.order_no
+
+
+def _tell_nobody(_under_way: Mapping[str, int]) -> None:
+    """Show nothing."""
+
+
+def rest(
+    books: FleetBooks,
+    observer: Observer,
+    *,
+    within_s: float,
+    tell: Callable[[Mapping[str, int]], None] = _tell_nobody,
+) -> float:
+    """Wait until nothing is under way and the observer has seen it all; return how long it took.
+
+    Args:
+        within_s: How long it may take.
+        tell: Told every few seconds what is under way.
+
+    Raises:
+        TimeoutError: it took too long; the text tells what is still under way.
+    """
+    under_way: dict[str, int] = {}
+    told_at_s = time.monotonic()
+
+    def is_at_rest() -> bool:
+        nonlocal under_way, told_at_s
+        if time.monotonic() - told_at_s > _TELL_S:
+            told_at_s = time.monotonic()
+            tell(under_way)
+        try:
+            under_way = books.under_way()
+            return not under_way and books.order_event_ids() <= observer.message_ids()
+        except NO_ANSWER:
+            return False
+
+    try:
+        return seconds_until(is_at_rest, "the fleet rests", within_s=within_s)
+    except TimeoutError as error:
+        message = f"{error}: {under_way or 'events that the observer has not seen'}"
+        raise TimeoutError(message) from error
+
+
+def find_wrong(
+    fleet: Fleet, books: FleetBooks, observer: Observer, *, journal: FleetJournal | None = None
+) -> list[str]:
+    """Return what is lost, doubled or contradicts something, of a fleet at rest."""
+    wrong = [_shown(what, subjects) for what, subjects in books.contradictions().items()]
+    wrong += [f"{n} dead letters: {it}" for it, n in Counter(books.dead_letters()).items()]
+    wrong += [f"ended by itself: {name}" for name in fleet.ended_names()]
+    wrong += _compare_events(books, observer)
+    if journal is not None:
+        wrong += _compare_journal(journal, books)
+    verified = fleet.front.command("verify", "--quiesced")
+    if verified.returncode:
+        wrong.append(f"verify exits {verified.returncode}: {verified.stdout} {verified.stderr}")
+    return wrong
+
+
+def _compare_events(books: FleetBooks, observer: Observer) -> list[str]:
+    written = books.order_event_ids()
+    seen = observer.message_ids()
+    found = {
+        "an event marked sent that did not arrive": books.order_event_ids(where="state = 'sent'")
+        - seen,
+        "an event not sent": books.order_event_ids(where="state != 'sent'"),
+        "an event that nobody wrote": seen - written,
+        "an event before one of a lower sequence": observer.out_of_order(),
+    }
+    return [_shown(what, sorted(subjects)) for what, subjects in found.items() if subjects]
+
+
+def _compare_journal(journal: FleetJournal, books: FleetBooks) -> list[str]:
+    by_key, statuses = books.orders_by_key(), books.statuses()
+    asked = {(note.user_id, note.key): note for note in journal.orders}
+    succeeded = {
+        row[0] for row in books.rows("select payment_no from payments where status = 'succeeded'")
+    }
+    found = {
+        "an accepted order that is lost": [
+            note.key
+            for note in journal.with_outcome(Outcome.ACCEPTED)
+            if by_key.get((note.user_id, note.key)) != note.order_no
+            or note.order_no not in statuses
+        ],
+        "a refused order that was made": [
+            note.key
+            for note in journal.with_outcome(Outcome.REFUSED)
+            if (note.user_id, note.key) in by_key
+        ],
+        "an order without a verdict": [note.key for note in journal.with_outcome(Outcome.UNKNOWN)],
+        "an order that nobody asked for": [f"{key}" for key in by_key if key not in asked],
+        "two keys for one order": [
+            number for number, n in Counter(by_key.values()).items() if n > 1
+        ],
+        "a cancelled order that is not": [
+            number for number in journal.cancelled_nos if statuses.get(number) != "cancelled"
+        ],
+        "a payment that is lost": sorted(journal.paid_nos - succeeded),
+    }
+    return [_shown(what, subjects) for what, subjects in found.items() if subjects]
+
+
+def _shown(what: str, subjects: Sequence[str]) -> str:
+    return f"{what}: {len(subjects)}, such as {list(subjects[:_SHOWN_MAX])}"
