@@ -9,7 +9,7 @@ LOCK_VENV := build/lock-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check format bench kills coverage lock clean
+.PHONY: help install run test check format bench kills fleet cluster coverage lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,12 @@ bench: install ## Measure; see bench/.
 
 kills: install ## Kill a busy shop fifty times, then look whether anything is lost; KILLS_ARGS="--seed 7".
 	$(BIN)/python -m tests.acceptance.kill_runner $(KILLS_ARGS)
+
+fleet: install ## Load several processes for a quarter of an hour and take their servers away; FLEET_ARGS="--only broker".
+	$(BIN)/python -m tests.acceptance.fleet_runner $(FLEET_ARGS)
+
+cluster: install ## Kill the leading node of a RabbitMQ cluster under load, three times; CLUSTER_ARGS="--seed 7".
+	$(BIN)/python -m tests.acceptance.fleet_cluster $(CLUSTER_ARGS)
 
 coverage: install ## Run every test and show which lines and branches none of them reached.
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from os import cpu_count
+from os import cpu_count, getloadavg
 from pathlib import Path
 from typing import Any
 
-_RESULTS_DIR = Path(__file__).parent / "results"
+RESULTS_DIR = Path(__file__).parent / "results"
+
+
+class SkippedError(Exception):
+    """A program cannot measure here, because something it needs is missing; the text says what."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,13 +67,14 @@ def bar_line(bar: str, *, is_met: bool) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Return what the numbers were measured on; nothing that names the machine."""
+    """Return what is measured on, and how busy it is; nothing that names the machine."""
     return {
         "processor": f"{cpu_count()} cores, {platform.machine()}",
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "sqlite": f"{sqlite3.sqlite_version}, WAL, synchronous=FULL",
         "orderkeep": version("orderkeep"),
+        "load": f"{getloadavg()[0]:.1f} before the run",
     }
 
 
@@ -80,6 +85,6 @@ def say(text: str) -> None:
 
 def keep(name: str, results: dict[str, Any]) -> None:
     """Write the results of one program, or of all of them, where they can be read again."""
-    _RESULTS_DIR.mkdir(exist_ok=True)
+    RESULTS_DIR.mkdir(exist_ok=True)
     text = json.dumps(results, indent=2)
-    (_RESULTS_DIR / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+    (RESULTS_DIR / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")

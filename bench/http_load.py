@@ -8,6 +8,7 @@ request under way. Only an answer 201 counts as an order.
 
 import asyncio
 import json
+import subprocess
 import sys
 import time
 from collections import Counter, deque
@@ -25,7 +26,10 @@ _CREATED = b"201"
 
 
 class Job(TypedDict):
-    """What to send: `order_count` requests by `client_count` clients, bodies and tokens in turn."""
+    """What to send: `order_count` requests by `client_count` clients, bodies and tokens in turn.
+
+    After `stop_after_s` no more are sent; None is no limit.
+    """
 
     host: str
     port: int
@@ -34,6 +38,7 @@ class Job(TypedDict):
     key_prefix: str
     tokens: list[str]
     bodies: list[str]
+    stop_after_s: float | None
 
 
 class Outcome(TypedDict):
@@ -124,6 +129,9 @@ async def place_orders(job: Job) -> Outcome:
     started_at_s = time.perf_counter()
     for client in clients:
         client.start()
+    if job["stop_after_s"] is not None:
+        # Clients find the store empty, and end with the answer that they wait for.
+        loop.call_later(job["stop_after_s"], requests.clear)
     async with asyncio.timeout(TIME_LIMIT_S):
         await asyncio.gather(*(client.finished for client in clients))
     elapsed_s = time.perf_counter() - started_at_s
@@ -137,6 +145,23 @@ async def place_orders(job: Job) -> Outcome:
         "elapsed_s": elapsed_s,
         "latency_ms": [round(1000 * latency_s, 3) for latency_s in latencies_s],
     }
+
+
+def run_load(job: Job) -> Outcome:
+    """Return what the load generator, in a process of its own, came back with."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "bench.http_load"],
+        input=json.dumps(job),
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT_S + 30,
+        check=False,
+    )
+    if finished.returncode:
+        message = f"the load generator failed:\n{finished.stderr[-2000:]}"
+        raise RuntimeError(message)
+    outcome: Outcome = json.loads(finished.stdout)
+    return outcome
 
 
 def _body_length(head: bytes) -> int:

@@ -7,9 +7,6 @@ before the next one begins the background has finished: both sides do the same w
 """
 
 import asyncio
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import Figure, bar_line, figure_of, keep, quantile, say, table
-from bench.http_load import TIME_LIMIT_S, Job, Outcome
+from bench.http_load import Outcome, run_load
 from bench.running_shop import RunningShop, running_shop
-from bench.stage import HOT_SKU, SKU_COUNT, settings_for, sku_ids, stocked_database, user_tokens
+from bench.stage import order_bodies, settings_for, stocked_database, user_tokens
 
 NAME = "orders_over_http"
 
@@ -71,44 +68,6 @@ class WrongCountError(Exception):
     """Answers and database disagree: whatever the rates say, they are worth nothing."""
 
 
-def order_bodies(*, is_hot: bool) -> list[str]:
-    """Return what is ordered: two lines of a large catalogue, or one of the SKU all want."""
-    receiver = {"name": "Li Lei", "phone": "13800000000", "address": "1 Long Street, Hangzhou"}
-    if is_hot:
-        return [json.dumps({"items": [{"sku_id": HOT_SKU, "quantity": 1}], "receiver": receiver})]
-    ids = [sku_id for sku_id in sku_ids() if sku_id != HOT_SKU]
-    return [
-        json.dumps(
-            {
-                "items": [
-                    {"sku_id": ids[number], "quantity": 1},
-                    # 7 and the number of SKUs share no divisor: each is a second line once.
-                    {"sku_id": ids[(7 * number + 3) % SKU_COUNT], "quantity": 2},
-                ],
-                "receiver": receiver,
-            }
-        )
-        for number in range(SKU_COUNT)
-    ]
-
-
-def run_load(job: Job) -> Outcome:
-    """Return what the load generator, in a process of its own, came back with."""
-    finished = subprocess.run(
-        [sys.executable, "-m", "bench.http_load"],
-        input=json.dumps(job),
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT_S + 30,
-        check=False,
-    )
-    if finished.returncode:
-        message = f"the load generator failed:\n{finished.stderr[-2000:]}"
-        raise RuntimeError(message)
-    outcome: Outcome = json.loads(finished.stdout)
-    return outcome
-
-
 class Side:
     """One of the two services, and how many orders it has said it made."""
 
@@ -135,6 +94,7 @@ class Side:
                 "key_prefix": f"bench-{self._job_count}",
                 "tokens": user_tokens(),
                 "bodies": order_bodies(is_hot=is_hot),
+                "stop_after_s": None,
             }
         )
         self._created_count += outcome["created_count"]

@@ -21,17 +21,17 @@ from orderkeep.contracts.topology import TOPOLOGY
 from orderkeep.database.transaction import Database, Transaction
 from orderkeep.instant import Instant, after
 from orderkeep.logs import configure_logging
-from orderkeep.messaging.database_queue import DatabaseQueue
+from orderkeep.messaging.broker import Broker
 from orderkeep.messaging.dispatcher import Dispatcher, DispatchPolicy
 from orderkeep.messaging.message import Event, PublishResult
-from orderkeep.messaging.outbox import Outbox
+from orderkeep.messaging.outbox import PARTITION_COUNT, Outbox
 from orderkeep.messaging.outbox_reading import OutboxReading
 from orderkeep.orders.events import created_event_count, created_events
 from orderkeep.orders.order import Order, OrderLine, OrderNumber, Status
 from orderkeep.orders.order_number import make_order_number
 from orderkeep.settings import Settings
 from orderkeep.wiring import chance
-from orderkeep.wiring.storage import build_outboxes, open_database_queue
+from orderkeep.wiring.storage import build_outboxes, open_brokers
 
 NAME = "outbox_dispatch"
 
@@ -77,10 +77,10 @@ def made_up_order(*, now: Instant) -> Order:
     )
 
 
-async def fill(database: Database, outbox: Outbox) -> int:
-    """Append the events of made-up orders; return how many there are."""
+async def fill(database: Database, outbox: Outbox, *, order_count: int) -> int:
+    """Append the events of made-up orders, in batches of 500; return how many there are."""
     event_count = 0
-    for _ in range(ORDER_COUNT // _FILL_BATCH_SIZE):
+    for _ in range(order_count // _FILL_BATCH_SIZE):
 
         async def append(transaction: Transaction) -> int:
             now = await transaction.now()
@@ -108,16 +108,22 @@ async def dispatch_all(dispatcher: Dispatcher) -> int:
             sent_count += dispatched.sent_count
 
 
-async def peer_round(database: Database, queue: DatabaseQueue, outbox: Outbox) -> float:
+async def peer_round(database: Database, broker: Broker, outbox: Outbox) -> float:
     """Do what the peer does every five seconds, and return how long it took."""
     reading = OutboxReading(outbox.tables)
     started_at_s = time.perf_counter()
-    rows, _ = await database.read(
-        lambda transaction: reading.ready(transaction, paused_routes=(), limit=PEER_BATCH_SIZE)
+    ready = await database.read(
+        lambda transaction: reading.ready(
+            transaction,
+            partitions=range(PARTITION_COUNT),
+            paused_routes=(),
+            limit=PEER_BATCH_SIZE,
+        )
     )
-    assert len(rows) == PEER_BATCH_SIZE
-    for row in rows:
-        (published,) = await queue.publish([replace(row.message, order_key=None)])
+    assert len(ready.rows) == PEER_BATCH_SIZE
+    for row in ready.rows:
+        message = replace(row.message, order_key=None)
+        (published,) = await broker.publish([message], now=ready.now)
         assert published.result is PublishResult.CONFIRMED
 
         async def mark_sent(transaction: Transaction, row_id: int = row.id) -> None:
@@ -128,13 +134,13 @@ async def peer_round(database: Database, queue: DatabaseQueue, outbox: Outbox) -
 
 
 def dispatcher_of(
-    settings: Settings, *, outbox: Outbox, database: Database, queue: DatabaseQueue
+    settings: Settings, *, outbox: Outbox, database: Database, broker: Broker
 ) -> Dispatcher:
     """Return the dispatcher as the service has it."""
     return Dispatcher(
         outbox,
         database=database,
-        broker=queue,
+        broker=broker,
         topology=TOPOLOGY,
         draw_jitter=chance.draw_jitter,
         policy=DispatchPolicy(
@@ -149,12 +155,13 @@ async def _measure_once(data_dir: Path, *, with_peer: bool) -> tuple[int, float,
     """Return how many events were sent, in how many seconds, and how long the peer's round took."""
     settings = settings_for(data_dir)
     async with stocked_database(settings) as database:
-        queue = open_database_queue(settings, database)
+        queue = open_brokers(settings, database).database_queue
+        assert queue is not None
         outbox = build_outboxes(settings)["orders"]
         await queue.declare(TOPOLOGY)
-        filled_count = await fill(database, outbox)
+        filled_count = await fill(database, outbox, order_count=ORDER_COUNT)
         peer_s = await peer_round(database, queue, outbox) if with_peer else None
-        dispatcher = dispatcher_of(settings, outbox=outbox, database=database, queue=queue)
+        dispatcher = dispatcher_of(settings, outbox=outbox, database=database, broker=queue)
         started_at_s = time.perf_counter()
         sent_count = await dispatch_all(dispatcher)
         elapsed_s = time.perf_counter() - started_at_s

@@ -1,7 +1,8 @@
 """Sets the stage for a measurement: data directories, a stocked catalogue, callers' tokens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,13 +24,19 @@ HOT_SKU = "HOT"
 # More than any run orders.
 STOCK_OF_EACH = 10_000_000
 
-_USER_COUNT = 64
+USER_COUNT = 64
+RECEIVER = {"name": "Li Lei", "phone": "13800000000", "address": "1 Long Street, Hangzhou"}
+
 _TOKEN_LIFE_S = 3600
 
 
-def settings_for(data_dir: Path) -> Settings:
-    """Return the default settings, with the data in the given directory."""
-    return load_settings({"ORDERKEEP_DATA_DIR": str(data_dir)})
+def settings_for(data_dir: Path, *, environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the default settings, with the data in the given directory.
+
+    Args:
+        environment: What differs from the defaults, by the names of the variables.
+    """
+    return load_settings({"ORDERKEEP_DATA_DIR": str(data_dir), **(environment or {})})
 
 
 @asynccontextmanager
@@ -68,11 +75,35 @@ def sku_ids() -> Iterator[str]:
     yield HOT_SKU
 
 
+def cold_lines() -> list[tuple[tuple[str, int], tuple[str, int]]]:
+    """Return what is ordered of a large catalogue: two lines each, of SKU and quantity."""
+    ids = [sku_id for sku_id in sku_ids() if sku_id != HOT_SKU]
+    return [
+        # 7 and the number of SKUs share no divisor: each is a second line once.
+        ((ids[number], 1), (ids[(7 * number + 3) % SKU_COUNT], 2))
+        for number in range(SKU_COUNT)
+    ]
+
+
+def order_bodies(*, is_hot: bool) -> list[str]:
+    """Return what is ordered: two lines of a large catalogue, or one of the SKU all want."""
+    all_lines = [((HOT_SKU, 1),)] if is_hot else cold_lines()
+    return [
+        json.dumps(
+            {
+                "items": [{"sku_id": sku_id, "quantity": quantity} for sku_id, quantity in lines],
+                "receiver": RECEIVER,
+            }
+        )
+        for lines in all_lines
+    ]
+
+
 def user_tokens() -> list[str]:
     """Return a bearer token for each of a few dozen buyers."""
     key = TokenKey(secret=JWT_SECRET, audience="orderkeep")
     expires_at = after(chance.now(), seconds=_TOKEN_LIFE_S)
     return [
         sign_token(key, user_id=f"buyer-{number}", scopes=(), expires_at=expires_at)
-        for number in range(_USER_COUNT)
+        for number in range(USER_COUNT)
     ]
