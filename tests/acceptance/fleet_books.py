@@ -149,6 +149,10 @@ class FleetBooks:
         )
         return int(self.rows(f"select {counted}")[0][0])
 
+    def swept_count(self) -> int:
+        """Return how many orders the sweep closed, because no message had."""
+        return int(self.rows("select count(*) from order_history where actor = 'sweep'")[0][0])
+
     def deadlocks_count(self) -> int:
         """Return how many deadlocks the server has counted in this database."""
         statement = "select deadlocks from pg_stat_database where datname = current_database()"

@@ -12,6 +12,7 @@ import json
 import random  # noqa: TID251 (the seed is drawn, and printed)
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,7 +64,8 @@ def kill_leaders(ground: Ground, report: Report) -> None:
         refused = [it.code for it in load.journal.orders if it.outcome is not Outcome.ACCEPTED]
         report.wrong += [f"an order was answered {code}" for code in refused]
         stage.finish(report, load.journal)
-        report.add("queues led now", leaders_by_queue(ground.nodes[0], stage.name))
+        led = Counter(leaders_by_queue(ground.nodes[0], stage.name).values())
+        report.add("queues that each node leads at the end", sorted(led.values()))
 
 
 def _kill_leader(

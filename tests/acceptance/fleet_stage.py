@@ -127,6 +127,7 @@ class Stage:
             "select status, count(*) from orders group by status order by 2 desc"
         )
         report.add("orders by status", ", ".join(f"{name} {count}" for name, count in statuses))
+        report.add("... closed by the sweep, not by a message", self.books.swept_count())
         report.add("events that arrived at the observer", len(self.observer.message_ids()))
         report.add("... late copies", len(self.observer.doubles()))
         report.add("lines logged as errors", dict(self.fleet.error_counts()) or "none")

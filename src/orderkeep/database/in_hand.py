@@ -25,7 +25,11 @@ class InHand:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def wait(self) -> None:
-        """Wait until nothing is under way any more."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    async def end(self, *, within_s: float) -> None:
+        """Wait until nothing is under way any more; what takes longer is cut off."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        late = list(self._tasks)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)

@@ -50,6 +50,9 @@ POOL_SIZE = 8
 # As long as a few transactions take. Whoever waits longer is told to come back.
 POOL_WAIT_S = 0.25
 
+# More than a transaction may take, and less than a process has for its shutdown.
+_CLOSE_S_MAX = 10.0
+
 # The pool may hold one more connection that has ended unnoticed; a third such end is an outage.
 _CONNECTION_ENDED_TRIES_MAX = 3
 
@@ -145,9 +148,9 @@ class PostgresDatabase:
         return session
 
     async def close(self) -> None:
-        """Finish the transactions in hand and close the connections."""
+        """Finish the transactions in hand and close the connections; long look-ups are cut off."""
         self._is_closed = True
-        await self._in_hand.wait()
+        await self._in_hand.end(within_s=_CLOSE_S_MAX)
         await self._pool.close()
         for session in self._sessions:
             await session.close()

@@ -15,7 +15,6 @@ what happened, as everywhere: see `postgresql_transaction.py`.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 from zlib import crc32
 
@@ -122,9 +121,7 @@ class PostgresSession:
     async def close(self) -> None:
         """End the connection, and with it every lock."""
         self._is_closing = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S_MAX):
-                await self._in_hand.wait()
+        await self._in_hand.end(within_s=_CLOSE_S_MAX)
         try:
             await self._connection.close(timeout=_CLOSE_S_MAX)
         except DRIVER_ERRORS:

@@ -13,7 +13,7 @@ from orderkeep.database.schema_version import URL, postgresql_url, sqlite_url
 from orderkeep.database.sqlite import SqliteDatabase
 from orderkeep.database.transaction import Database
 from orderkeep.messaging.broker import Broker, Topology
-from orderkeep.messaging.database_queue import DatabaseQueue
+from orderkeep.messaging.database_queue import LEASE_S, DatabaseQueue
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.rabbitmq import DelayBackend, QueueArguments, RabbitBroker, RabbitOptions
 from orderkeep.messaging.signal import Signal
@@ -25,6 +25,11 @@ from orderkeep.wiring import chance
 # By service name, as ORDERKEEP_SERVICES has it.
 KERNEL_TABLES = {"orders": ORDER_TABLES, "carts": CART_TABLES, "payments": PAYMENT_TABLES}
 SERVICE_OF_SETTING = {"orders": "orders", "cart": "carts", "payment": "payments"}
+
+# Where several processes read the queues in a database, nobody can tell that another has died but
+# by its leases: so long its messages wait. A batch is settled in well under a second; one by one,
+# each with a count before it, in a few.
+_SHARED_LEASE_S = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +179,7 @@ def _open_database_queue(
         database,
         new_token=chance.new_uuid,
         poll_interval_s=settings.outbox_poll_interval_s,
+        lease_s=LEASE_S if settings.is_embedded else _SHARED_LEASE_S,
         tell_others=tell_others,
     )
     if wake_ups is not None:

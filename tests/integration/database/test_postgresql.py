@@ -387,6 +387,18 @@ async def test_closing_waits_for_what_is_in_hand(url: str, sql: PostgresPlainSql
         await database.transact(work)
 
 
+async def test_closing_cuts_off_a_look_up_that_takes_long(url: str, monkeypatch):
+    monkeypatch.setattr("orderkeep.database.postgresql._CLOSE_S_MAX", 0.05)
+    database = engine(url)
+    caller = asyncio.create_task(database.read(lambda transaction: transaction.fetch_all(_SLEEP)))
+    await eventually(lambda: database._pool._taken_count == 1)
+
+    async with asyncio.timeout(20):
+        await database.close()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+
+
 async def test_a_look_up_sees_one_moment_and_changes_nothing(jars: PostgresDatabase):
     async def look(transaction) -> tuple[int, int]:
         before = await count_of(transaction, "a")

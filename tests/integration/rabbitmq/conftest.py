@@ -116,7 +116,7 @@ class OwnServer:
 
 @pytest.fixture(scope="session")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServer]:
-    """A RabbitMQ whose settings may be turned, and which may be killed."""
+    """A RabbitMQ whose settings may be turned."""
     rabbitmq_server()  # skips, or fails, where none can be had
     folder = tmp_path_factory.mktemp("rabbitmq")
     certificate, key = folder / "certificate.pem", folder / "key.pem"
@@ -144,8 +144,6 @@ def private_server(own_server: OwnServer) -> PrivateRabbitServer:
 @pytest.fixture
 def private_url(private_server: PrivateRabbitServer) -> Iterator[str]:
     """A virtual host of its own on the server of our own."""
-    # Names are never used twice: a server that is killed does not find a queue again whose name
-    # had been another's before (RabbitMQ 3.10.8).
     with fresh_vhost(private_server) as url:
         yield url
 

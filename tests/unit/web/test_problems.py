@@ -6,7 +6,11 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from orderkeep.database.transaction import ConstraintViolatedError, StoreUnavailableError
+from orderkeep.database.transaction import (
+    ConstraintViolatedError,
+    StoreOverloadedError,
+    StoreUnavailableError,
+)
 from orderkeep.refusal import Refusal
 from orderkeep.web.problems import KINDS
 from tests.unit.web.small_shop import Shop
@@ -88,6 +92,18 @@ async def test_a_request_in_progress_may_come_again_in_a_second(shop: Shop) -> N
         answer = await client.get("/api/v1/public")
 
     assert answer.headers["Retry-After"] == "1"
+
+
+async def test_a_database_whose_connections_are_all_in_use_is_overloaded(shop: Shop) -> None:
+    shop.desk.error = StoreOverloadedError("all 8 connections to PostgreSQL are in use")
+
+    async with shop.client() as client:
+        answer = await client.get("/api/v1/public")
+
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "overloaded"
+    assert answer.headers["Retry-After"] == "1"
+    assert "PostgreSQL" not in answer.text
 
 
 async def test_a_database_that_is_away_is_503(shop: Shop) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ScalarSelect, bindparam, func, select
+from sqlalchemy import ScalarSelect, Text, bindparam, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.statement import RowStatement, Statement, row_value, written_out
@@ -77,12 +77,14 @@ _RECOVERED_BY = (
     .scalar_subquery()
     .label("recovered_by_order_no")
 )
+# None is no limit. No text would do for one: which is the greatest is up to a database's collation.
+_BEFORE = bindparam("before", type_=Text())
 _TIMED_OUT = Statement(
     select(*TIMED_OUT_ORDERS.c, _ITSELF.c.currency, _RECOVERED_BY)
     .select_from(
         TIMED_OUT_ORDERS.outerjoin(_ITSELF, _ITSELF.c.order_no == TIMED_OUT_ORDERS.c.order_no)
     )
-    .where(TIMED_OUT_ORDERS.c.order_no < bindparam("before"))
+    .where(or_(_BEFORE.is_(None), TIMED_OUT_ORDERS.c.order_no < _BEFORE))
     .order_by(TIMED_OUT_ORDERS.c.order_no.desc())
     .limit(bindparam("limit_count"))
 )
@@ -118,9 +120,6 @@ _OPEN_MONEY = Statement(
     )
 )
 
-# Behind every order number: numbers are digits.
-BEHIND_ALL = "~"
-
 
 async def insert_timed_out(transaction: Transaction, orders: Sequence[TimedOutOrder]) -> None:
     """Add to the report; an order that stands there already is left as it is."""
@@ -144,9 +143,7 @@ async def list_timed_out(
     transaction: ReadTransaction, *, before: str | None, limit_count: int
 ) -> list[TimedOutOrder]:
     """Return abandoned orders, newest first, from the one behind `before`."""
-    rows = await transaction.fetch_all(
-        _TIMED_OUT, before=before or BEHIND_ALL, limit_count=limit_count
-    )
+    rows = await transaction.fetch_all(_TIMED_OUT, before=before, limit_count=limit_count)
     return [_timed_out(row) for row in rows]
 
 
