@@ -26,7 +26,7 @@ from bench.bare_amqp import open_channel
 from bench.books import check_orders
 from bench.figures import bar_line, keep, quantile, say, table
 from bench.http_load import Job, render
-from bench.running_shop import serve_and_work
+from bench.running_shop import running_processes
 from bench.servers import own_database, own_vhost, postgresql_server, rabbitmq_server, versions
 from bench.stage import order_bodies, settings_for, stocked_database, user_tokens
 from orderkeep.contracts import order_events
@@ -165,7 +165,7 @@ def run() -> dict[str, Any]:
         }
         folder = Path(directory)
         uvloop.run(_prepare(folder, environment))
-        with serve_and_work(folder, environment=environment) as pair:
+        with running_processes(folder, environment=environment) as processes:
             _make_queue(broker_url)
             say(f"  {ORDERS_PER_S} orders/s for {WARM_UP_S + MEASURED_S} s")
             shoppers, arrivals = uvloop.run(
@@ -173,7 +173,7 @@ def run() -> dict[str, Any]:
                     broker_url,
                     {
                         "host": "127.0.0.1",
-                        "port": pair.port,
+                        "port": processes.port,
                         "client_count": _CONNECTION_COUNT,
                         "order_count": order_count,
                         "key_prefix": "bench",
@@ -183,7 +183,7 @@ def run() -> dict[str, Any]:
                     },
                 )
             )
-            pair.check()
+            processes.check()
         check_orders(server, name, order_count=order_count, line_count=2)
         begun: Moments = {
             row["order_no"]: row["created_at"]

@@ -3,7 +3,8 @@
 Three ways to place the same orders, in turns, so that what else the machine does meets all of them:
 
 - by the order desk, in this process: gathered requests, batches, statements, and no HTTP;
-- over HTTP: one `orderkeep serve`, with one `orderkeep work` that dispatches and consumes;
+- over HTTP: one `orderkeep serve`, with one `orderkeep work` that dispatches and consumes, and once
+  more without, as where that runs on another machine;
 - by pgbench: one function in the database that writes the same rows in one round trip, the best of
   a few numbers of clients. This is the limit of one order per transaction.
 
@@ -13,7 +14,7 @@ each turn the books are checked: an order for each answer, and the stock.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +28,7 @@ from bench.figures import Figure, bar_line, figure_of, keep, quantile, say, tabl
 from bench.http_load import run_load
 from bench.placing_by_desk import Placed, place_by_desk
 from bench.placing_limit import CLIENT_COUNTS, install_limit, place_by_pgbench, place_samples
-from bench.running_shop import serve_and_work
+from bench.running_shop import running_processes
 from bench.servers import (
     count_of,
     own_database,
@@ -58,6 +59,7 @@ HTTP_ORDERS_PER_S_MAX = 8000
 
 DESK = "order desk"
 HTTP = "over HTTP"
+HTTP_ALONE = "over HTTP, no `work`"
 
 # What the issue "Fast" will ask for, of the limit: on many SKUs, on one.
 RATIO_BARS: Mapping[str, tuple[float, float]] = {DESK: (1.2, 3.0), HTTP: (0.7, 1.5)}
@@ -94,7 +96,8 @@ class Placing:
             pgbench_name(CLIENT_COUNTS[0]): few,
             DESK: self._by_desk,
             pgbench_name(CLIENT_COUNTS[1]): many,
-            HTTP: self._over_http,
+            HTTP: partial(self._over_http, ("work", "serve")),
+            HTTP_ALONE: partial(self._over_http, ("serve",)),
         }
 
     def _by_pgbench(self, client_count: int, name: str, is_hot: bool) -> Placed:  # noqa: FBT001 (see Place)
@@ -118,18 +121,18 @@ class Placing:
             )
         )
 
-    def _over_http(self, name: str, is_hot: bool) -> Placed:  # noqa: FBT001 (see Place)
+    def _over_http(self, names: Sequence[str], name: str, is_hot: bool) -> Placed:  # noqa: FBT001 (see Place)
         self._turn_count += 1
         folder = self._folder / f"turn-{self._turn_count}"
         folder.mkdir()
         with own_vhost(rabbitmq_server()) as broker_url:
             environment = {**self.environment(name), "ORDERKEEP_BROKER_URL": broker_url}
-            with serve_and_work(folder, environment=environment) as pair:
+            with running_processes(folder, environment=environment, names=names) as running:
                 outcomes = [
                     run_load(
                         {
                             "host": "127.0.0.1",
-                            "port": pair.port,
+                            "port": running.port,
                             "client_count": CONNECTION_COUNT,
                             "order_count": duration_s * HTTP_ORDERS_PER_S_MAX,
                             "key_prefix": f"bench-{number}",
@@ -140,7 +143,7 @@ class Placing:
                     )
                     for number, duration_s in enumerate((WARM_UP_S, MEASURED_S))
                 ]
-                pair.check()
+                running.check()
                 pending_count = count_of(
                     self._server,
                     name,
@@ -233,7 +236,7 @@ def run() -> dict[str, Any]:
                 / figure_of(measured["many SKUs"][way].rates).median,
                 2,
             )
-            for way in (DESK, HTTP)
+            for way in (DESK, HTTP, HTTP_ALONE)
         },
     }
 

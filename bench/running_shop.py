@@ -1,6 +1,6 @@
 """A real service that answers: one `orderkeep run`, or `orderkeep serve` with `orderkeep work`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,12 +44,12 @@ def running_shop(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunningPair:
-    """A `serve` and a `work` on the same servers.
+class RunningProcesses:
+    """A `serve`, and a `work` unless it was left out, on the same servers.
 
     Attributes:
         port: Where `serve` answers.
-        check: Raises if one of the two no longer runs.
+        check: Raises if one of them no longer runs.
     """
 
     port: int
@@ -57,34 +57,36 @@ class RunningPair:
 
 
 @contextmanager
-def serve_and_work(folder: Path, *, environment: Mapping[str, str]) -> Iterator[RunningPair]:
+def running_processes(
+    folder: Path, *, environment: Mapping[str, str], names: Sequence[str] = ("work", "serve")
+) -> Iterator[RunningProcesses]:
     """Run one of each until the context ends.
 
     Args:
         folder: Takes their logs.
         environment: Names the database and the broker.
+        names: Of the commands. `work` first: it makes the queues that what `serve` accepts goes to.
     """
-    serve_port, work_port = free_port(), free_port()
+    ports = {name: free_port() for name in ("serve", "work")}
     settings = {
         "ORDERKEEP_DATA_DIR": str(folder / "data"),
-        "ORDERKEEP_HTTP_PORT": str(serve_port),
-        "ORDERKEEP_WORK_HTTP_PORT": str(work_port),
+        "ORDERKEEP_HTTP_PORT": str(ports["serve"]),
+        "ORDERKEEP_WORK_HTTP_PORT": str(ports["work"]),
         "ORDERKEEP_JWT_SECRET": JWT_SECRET,
         **environment,
     }
     with ExitStack() as stack:
-        # `work` first: it makes the queues that what `serve` accepts goes to.
         checks = [
             stack.enter_context(
                 running_command(
-                    name, port=port, environment=settings, log_path=folder / f"{name}.log"
+                    name, port=ports[name], environment=settings, log_path=folder / f"{name}.log"
                 )
             )
-            for name, port in (("work", work_port), ("serve", serve_port))
+            for name in names
         ]
 
         def check() -> None:
             for one in checks:
                 one()
 
-        yield RunningPair(port=serve_port, check=check)
+        yield RunningProcesses(port=ports["serve"], check=check)

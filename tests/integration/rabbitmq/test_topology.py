@@ -12,11 +12,9 @@ from orderkeep.messaging import (
 from orderkeep.messaging.rabbitmq import (
     DelayBackend,
     DelayPluginMissingError,
-    FoundState,
     QueueArguments,
     RabbitBroker,
     RabbitOptions,
-    Right,
     WrongTopologyError,
 )
 from tests.integration.rabbitmq.conftest import OpenBroker, Stranger
@@ -234,55 +232,7 @@ async def test_the_outbox_delay_declares_nothing_to_hold(
         stranger.connection.channel().exchange_declare("parcels.delayed", passive=True)
 
 
-async def test_a_look_at_the_broker_tells_what_is_there_and_makes_nothing(
-    open_broker: OpenBroker, stranger: Stranger
-):
-    stranger.channel.queue_declare("letters", durable=True)
-    stranger.channel.exchange_declare("events", "direct", durable=True)
-    stranger.send("letters", b"waiting")
-
-    report = await open_broker().inspect(TOPOLOGY)
-
-    states = {(found.kind, found.name): found.state for found in report.found}
-    assert report.product == "RabbitMQ"
-    assert report.version.startswith(("3.", "4."))
-    assert report.refused_rights == ()
-    assert report.problems == ()
-    assert states == {
-        ("exchange", "events"): FoundState.WRONG_TYPE,
-        ("queue", "parcels"): FoundState.MISSING,
-        ("queue", "parcels.dead"): FoundState.MISSING,
-        ("queue", "letters"): FoundState.DIFFERENT,
-        ("queue", "letters.dead"): FoundState.MISSING,
-        ("exchange", "parcels.delayed"): FoundState.MISSING,
-        ("queue", "parcels.hold.1800000"): FoundState.MISSING,
-    }
-    assert not stranger.has_queue("parcels")
-    assert [body for _properties, body in stranger.take_all("letters")] == [b"waiting"]
-
-
-async def test_a_look_at_a_broker_that_is_as_declared_finds_no_fault(open_broker: OpenBroker):
-    broker = open_broker()
-    await broker.declare(TOPOLOGY)
-
-    report = await broker.inspect(TOPOLOGY)
-
-    assert {found.state for found in report.found} == {FoundState.AS_DECLARED}
-
-
-async def test_a_look_tells_of_a_missing_plugin_and_of_stray_bindings(
-    open_broker: OpenBroker, stranger: Stranger
-):
-    await open_broker().declare(TOPOLOGY)
-    stranger.channel.queue_bind("parcels", "parcels.delayed", "parcels")
-
-    report = await open_broker().inspect(TOPOLOGY)
-
-    (problem,) = report.problems
-    assert "straight to the queue parcels" in str(problem)
-
-
-async def test_a_user_of_few_rights_uses_what_is_there_and_a_look_tells_what_is_missing(
+async def test_a_user_of_few_rights_uses_what_is_there(
     private_server: PrivateRabbitServer,
 ):
     with fresh_vhost(private_server) as url:
@@ -309,11 +259,4 @@ async def test_a_user_of_few_rights_uses_what_is_there_and_a_look_tells_what_is_
             broker, message(1), message(2, route="events", type="letter.sent")
         ) == [CONFIRMED, PublishResult.ROUTE_DOWN]
         assert "parcels" in {difference.name for difference in broker.differences}
-        report = await broker.inspect(TOPOLOGY)
-        refused = {(each.right, each.name) for each in report.refused_rights}
-        assert (Right.CONFIGURE, "parcels") in refused
-        assert (Right.WRITE, "events") in refused
-        assert (Right.READ, "letters") in refused
-        assert (Right.READ, "parcels") not in refused
-        assert (Right.WRITE, "amq.default") not in refused
         await broker.close()

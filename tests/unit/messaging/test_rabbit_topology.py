@@ -80,7 +80,7 @@ def test_no_argument_is_one_that_newer_brokers_refuse():
 
 def test_everything_is_declared_after_what_it_refers_to():
     for options in ({}, {"delay": DelayBackend.PLUGIN}, {"delay": DelayBackend.OUTBOX}):
-        seen: set[str] = {""}
+        seen = {""}
         for each in declared(**options):
             if isinstance(each, BindingDeclaration):
                 assert {each.exchange, each.queue} <= seen

@@ -4,7 +4,7 @@ What is here, from the outside in:
 
     broker        the port's calls, and which connection serves which
     options       how it is set up, and the errors that refuse a broker set up otherwise
-    topology      what is declared (pure); declaring carries it out; inspection looks without making
+    topology      what is declared (pure); declaring carries it out
     delays        which way a message takes to its queue (pure)
     publisher     whose fault it is when something cannot be published; confirms keeps the account
     consumption   what is in hand
@@ -16,13 +16,6 @@ docs/architecture/rabbitmq.md tells how it fits together, and what happens when 
 
 from orderkeep.messaging.rabbitmq.broker import RabbitBroker
 from orderkeep.messaging.rabbitmq.declaring import Difference
-from orderkeep.messaging.rabbitmq.inspection import (
-    BrokerReport,
-    Found,
-    FoundState,
-    RefusedRight,
-    Right,
-)
 from orderkeep.messaging.rabbitmq.options import (
     DelayBackend,
     DelayPluginMissingError,
@@ -33,18 +26,13 @@ from orderkeep.messaging.rabbitmq.options import (
 from orderkeep.messaging.rabbitmq.topology import Policy, policies_of
 
 __all__ = [
-    "BrokerReport",
     "DelayBackend",
     "DelayPluginMissingError",
     "Difference",
-    "Found",
-    "FoundState",
     "Policy",
     "QueueArguments",
     "RabbitBroker",
     "RabbitOptions",
-    "RefusedRight",
-    "Right",
     "WrongTopologyError",
     "policies_of",
 ]

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import structlog
 
@@ -31,13 +30,10 @@ from orderkeep.messaging.rabbitmq.field_table import (
     NotRepresentableError,
     short_string,
 )
-from orderkeep.messaging.rabbitmq.inspection import BrokerReport, inspect_broker
 from orderkeep.messaging.rabbitmq.line import Line
 from orderkeep.messaging.rabbitmq.options import (
     DelayBackend,
-    DelayPluginMissingError,
     RabbitOptions,
-    WrongTopologyError,
 )
 from orderkeep.messaging.rabbitmq.properties import encode_properties
 from orderkeep.messaging.rabbitmq.publisher import Publisher
@@ -135,24 +131,6 @@ class RabbitBroker:
                 outcomes.append(None)
         sent = iter(await self._publisher.send(publications) if publications else ())
         return [next(sent) if outcome is None else outcome for outcome in outcomes]
-
-    async def inspect(self, topology: Topology) -> BrokerReport:
-        """Return what is there of the topology, and what our user may do; change nothing.
-
-        Raises:
-            BrokerUnavailableError: the broker is away.
-        """
-        options = self._options
-        problems: list[WrongTopologyError] = []
-        try:
-            await self._check_delays(topology)
-        except WrongTopologyError as error:
-            problems.append(error)
-            if isinstance(error, DelayPluginMissingError):
-                # Asked for the plugin's exchange, the broker would hang up.
-                options = replace(options, delay=DelayBackend.OUTBOX)
-        async with self._throw_away_connection() as connection:
-            return await inspect_broker(connection, topology, options=options, problems=problems)
 
     def stop_publishing(self) -> None:
         """Drop the publishing connection, with nothing flushed."""
