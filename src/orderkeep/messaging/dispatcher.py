@@ -25,6 +25,7 @@ import structlog
 
 from orderkeep.database.transaction import (
     Database,
+    ReadTransaction,
     Session,
     StoreUnavailableError,
     Transaction,
@@ -206,7 +207,7 @@ class Dispatcher:
                 held_back_count=0,
                 wait_s=self._wait_s(ready.next_due_s, session=session),
             )
-        outcomes = await self._publishing.send(ready.rows, now=ready.now)
+        outcomes = await self._publish(ready, session=session)
         reach("dispatcher.after_publish")
         return await self._settle(ready.rows, outcomes, session=session)
 
@@ -243,6 +244,25 @@ class Dispatcher:
                 limit=self._policy.batch_size,
             )
         )
+
+    async def _publish(self, ready: Ready, *, session: Session) -> Sequence[PublishOutcome]:
+        """Publish the rows; the session is used meanwhile, for a broker may take its time.
+
+        Raises:
+            StoreUnavailableError: the session is lost; what is on its way is given up.
+        """
+        publishing = asyncio.ensure_future(self._publishing.send(ready.rows, now=ready.now))
+        try:
+            while not publishing.done():
+                await asyncio.wait([publishing], timeout=session.used_within_s)
+                if not publishing.done():
+                    await session.read(_use)
+        except BaseException:
+            self._broker.stop_publishing()
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
+            raise
+        return publishing.result()
 
     async def _settle(
         self, rows: Sequence[PendingRow], outcomes: Sequence[PublishOutcome], *, session: Session
@@ -353,6 +373,10 @@ class Dispatcher:
             "route": row.message.route,
             self._aggregate_name: row.aggregate_id,
         }
+
+
+async def _use(transaction: ReadTransaction) -> None:
+    await transaction.now()
 
 
 def _monotonic_s() -> float:

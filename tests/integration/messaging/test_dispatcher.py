@@ -1,5 +1,6 @@
 """The dispatcher: everything leaves, in order, and an obstacle stops no one but those behind it."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,6 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from orderkeep.database.postgresql import PostgresDatabase
+from orderkeep.database.postgresql_connection import PostgresLimits
 from orderkeep.database.transaction import StoreUnavailableError
 from orderkeep.instant import Instant, after
 from orderkeep.messaging import (
@@ -19,7 +22,8 @@ from orderkeep.messaging import (
     Topology,
 )
 from orderkeep.messaging.dispatcher import SHARE_INTERVAL_S
-from tests.integration.messaging.shop_kernel import SHOP, Shop, parcel
+from tests.cleaned_databases import CleanedDatabases
+from tests.integration.messaging.shop_kernel import SHOP, TOPOLOGY, Shop, parcel, shop_on
 
 REFUSED = PublishOutcome(result=PublishResult.REFUSED, detail="too odd")
 ROUTE_DOWN = PublishOutcome(result=PublishResult.ROUTE_DOWN, detail="no such queue")
@@ -447,6 +451,37 @@ async def test_a_row_that_was_discarded_on_its_way_stays_discarded(
     await shop.dispatch_once()
 
     assert await states(shop) == {"P1-1-parcels": "discarded"}
+
+
+async def test_a_broker_that_takes_its_time_costs_no_session(
+    shop_databases: CleanedDatabases, monkeypatch: pytest.MonkeyPatch
+):
+    """The server ends a session that is not used; a dispatcher that waits for confirms uses it."""
+    limits = PostgresLimits(idle_session_s=0.5)
+    with shop_databases.given() as url:
+        shop = shop_on(PostgresDatabase(url, draw_jitter=lambda: 0.5, limits=limits))
+        await shop.broker.declare(TOPOLOGY)
+        scripted = ScriptedBroker(shop)
+        shop.broker = scripted
+        await shop.append(parcel(1))
+        publish = scripted.publish
+
+        async def publish_slowly(
+            messages: Sequence[Message], *, now: Instant
+        ) -> Sequence[PublishOutcome]:
+            # Not for a condition: for longer than the server lets a session idle.
+            await asyncio.sleep(3 * limits.idle_session_s)
+            return await publish(messages, now=now)
+
+        monkeypatch.setattr(scripted, "publish", publish_slowly)
+        dispatcher = shop.dispatcher()
+        dispatched = await dispatcher.run_once()
+
+        await dispatcher.close()
+        assert dispatched.sent_count == 1
+        assert scripted.stopped_count == 0
+        assert await states(shop) == {"P1-1-parcels": "sent"}
+        await shop.database.close()
 
 
 async def test_the_dispatcher_outlives_an_outage_of_the_database(
