@@ -44,7 +44,7 @@ LEAD_S = 60.0
 # After the last deadline; the sweep would close what no message closed a minute later.
 _CLOSE_LIMIT_S = 90.0
 
-# What the issue asks for.
+# What this is to reach.
 P99_BAR_MS = 250.0
 
 _MICROSECONDS_PER_MILLISECOND = 1000

@@ -69,7 +69,7 @@ ORDER_COUNT = 3000
 
 DISPATCHER = "the dispatcher"
 
-# What the issue "Fast" will ask for.
+# What this is to reach; missed is said, and no failure.
 LIMIT_BAR = 0.7
 PEER_BAR = 200.0
 

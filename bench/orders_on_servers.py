@@ -61,7 +61,7 @@ DESK = "order desk"
 HTTP = "over HTTP"
 HTTP_ALONE = "over HTTP, no `work`"
 
-# What the issue "Fast" will ask for, of the limit: on many SKUs, on one.
+# What this is to reach, of the limit: on many SKUs, on one.
 RATIO_BARS: Mapping[str, tuple[float, float]] = {DESK: (1.2, 3.0), HTTP: (0.7, 1.5)}
 
 # By the name of the row: whether all want one SKU, and the lines of an order.

@@ -24,7 +24,7 @@ NAME = "orders_over_http"
 ROUND_COUNT = 3
 WARM_UP_ORDER_COUNT = 300
 
-# What the issue asks for: batched against one by one, at 64 clients.
+# What this is to reach: batched against one by one, at 64 clients.
 RATIO_BAR = 2.5
 BAR_CLIENT_COUNT = 64
 

@@ -63,7 +63,7 @@ PAYMENT_COUNT = 5000
 
 CONSUMER = "the consumer"
 
-# What the issue "Fast" will ask for.
+# What this is to reach; missed is said, and no failure.
 LIMIT_BAR = 0.5
 
 _WAITING_COUNT = 256

@@ -111,6 +111,7 @@ def test_every_implementation_that_exists_is_protected() -> None:
         "messaging/rabbitmq",
         "database/sqlite",
         "database/postgresql",
+        "database/postgresql_wake_ups",
     )
 
     existing = {

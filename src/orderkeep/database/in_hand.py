@@ -2,6 +2,9 @@
 
 A client that hangs up cancels its request. Cut off in the middle, a transaction would leave a
 connection in the middle of an answer, and a commit nobody knows the outcome of.
+
+Only the end of the process cuts off what is late, as a kill would: a transaction cut off before its
+COMMIT leaves nothing; one at its COMMIT leaves all or nothing, which its keys tell.
 """
 
 import asyncio

@@ -50,7 +50,7 @@ POOL_SIZE = 8
 # As long as a few transactions take. Whoever waits longer is told to come back.
 POOL_WAIT_S = 0.25
 
-# More than a transaction may take, and less than a process has for its shutdown.
+# Several statements at their limit, and less than a process has for its shutdown.
 _CLOSE_S_MAX = 10.0
 
 # The pool may hold one more connection that has ended unnoticed; a third such end is an outage.
@@ -148,7 +148,7 @@ class PostgresDatabase:
         return session
 
     async def close(self) -> None:
-        """Finish the transactions in hand and close the connections; long look-ups are cut off."""
+        """Finish what is in hand and close the connections; what takes long is cut off."""
         self._is_closed = True
         await self._in_hand.end(within_s=_CLOSE_S_MAX)
         await self._pool.close()

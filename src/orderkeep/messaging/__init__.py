@@ -7,8 +7,8 @@ What it guarantees
     1. *An event leaves if and only if the transaction that appended it commits* (`Outbox`).
     2. *A committed event reaches every queue bound to its route at least once*, whatever is killed
        when (`Dispatcher`): a row is `sent` only after the broker has confirmed it.
-    3. *Ordered events of one aggregate leave in order on each route.* One that cannot leave holds
-       back those behind it, and nobody else's.
+    3. *Ordered events of one aggregate leave in order on each route*, by whichever dispatcher holds
+       their partition. One that cannot leave holds back those behind it, and nobody else's.
     4. *A message takes effect once for each consumer* (`Subscription`): its identity is written in
        the transaction of its effect.
     5. *No message is lost, and none loops for ever.* What fails comes again with growing pauses;
@@ -28,6 +28,7 @@ An outbox row
                     │  ▲ ▲ refused alone: waits, tries + 1
                     │  │ └─────┐
                     │  │       │ route down: as it was
+                    │  │       │ the broker cannot hold it so long: waits here until it is due
                     │  └───────┘
                     │ refused 16 times              discard
                     ├──────────────▶ failed ───────────────────▶ discarded ──▶ (purged)
@@ -43,6 +44,8 @@ What a crash does, step by step
     after the dispatcher has read           nothing happened
     after the publish, before the settling  sent again; the copy meets its inbox row
     after the settling                      nothing is left to do
+    when a dispatcher loses its session     it stops publishing; whoever holds its partitions next
+                                            sends what was not settled again
     after a consumer has taken              the message comes again, marked as redelivered
     in the handler, before the commit       rolled back; it comes again
     after the commit, before the ack        the copy meets its inbox row, or there is none to come:

@@ -36,8 +36,8 @@ from orderkeep.messaging.queue_messages import (
 from orderkeep.messaging.routing import Routes
 from orderkeep.messaging.signal import Signal
 
-# A batch of a hundred is handled in well under a second; a minute covers a disk that hangs, and is
-# how long a message of a killed process waits where its leases cannot be released at start.
+# A batch of a hundred is handled in well under a second; a minute covers a disk that hangs. Where
+# leases can be released at start, nobody waits for their end.
 LEASE_S = 60.0
 
 # The database's clock may count milliseconds: a shorter wait would only find it unchanged.
