@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     )
     database_direct_url: OptionalDatabaseUrl = Field(
         None,
-        description="for dispatchers, where the other goes through a transaction pooler",
+        description="past a transaction pooler: for dispatchers, wake-ups and migrations",
         repr=False,
     )
     database_pool_size: PoolSize = Field(

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-# The document does not depend on it, and no secret is made for it.
-_NO_SECRET = "0" * 32
-
 
 @app.command(rich_help_panel="Look", epilog=examples("orderkeep openapi > openapi.json"))
 def openapi() -> None:
@@ -28,25 +25,8 @@ def openapi() -> None:
 
 
 async def _document(settings: "Settings") -> bytes:
-    import httpx
-
     from orderkeep.wiring.parts import Role
-    from orderkeep.wiring.shop import build_shop
-    from orderkeep.wiring.storage import open_brokers, open_database, relay_of
+    from orderkeep.wiring.shop import unstarted_shop
 
-    # Nothing of what is built is started: no file is opened, no request is sent.
-    database = open_database(settings)
-    try:
-        async with httpx.AsyncClient() as client:
-            shop = build_shop(
-                settings,
-                roles=frozenset({Role.SERVE}),
-                database=database,
-                brokers=open_brokers(settings, database),
-                jwt_secret=_NO_SECRET,
-                client=client,
-                relay=relay_of(None),
-            )
-            return shop.app.openapi_json
-    finally:
-        await database.close()
+    async with unstarted_shop(settings, roles=frozenset({Role.SERVE})) as shop:
+        return shop.app.openapi_json

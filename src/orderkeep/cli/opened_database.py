@@ -12,6 +12,7 @@ from typing import TypeVar
 from orderkeep.cli.exits import WrongUsageError
 from orderkeep.data_directory import prepare_data_directory
 from orderkeep.database.schema_version import (
+    SCHEMA_WORDS,
     SchemaState,
     SchemaTooNewError,
     find_schema_state,
@@ -74,16 +75,8 @@ async def bring_up(settings: Settings) -> bool:
 def _check_schema(state: SchemaState) -> None:
     match state:
         case SchemaState.AHEAD:
-            message = (
-                "the database was made by a newer release of Orderkeep:"
-                " install that release, or a newer one"
-            )
-            raise SchemaTooNewError(message)
+            raise SchemaTooNewError(str(SCHEMA_WORDS[state]))
         case SchemaState.BEHIND:
-            message = (
-                "the database has the schema of an older release:"
-                " run `orderkeep migrate`, or start the service"
-            )
-            raise WrongUsageError(message)
+            raise WrongUsageError(str(SCHEMA_WORDS[state]))
         case SchemaState.CURRENT:
             return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orderkeep.cli.environment import read_settings
-from orderkeep.cli.exits import ExitCode, exit_code_of
+from orderkeep.cli.exits import ExitCode, WrongUsageError, exit_code_of
 from orderkeep.cli.terminal import examples
 
 if TYPE_CHECKING:
@@ -103,6 +103,9 @@ def work(
     from orderkeep.wiring.processes import run_work
 
     names = tuple(name.strip() for name in only.split(",") if name.strip())
+    if only and not names:
+        message = f"--only {only!r} names nothing; leave it out to do everything"
+        raise WrongUsageError(message)
 
     async def start(settings: "Settings", stop: "asyncio.Event") -> None:
         import structlog

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from orderkeep.database.postgresql_errors import DRIVER_ERRORS
+from orderkeep.database.postgresql_connection import end_connection
 from orderkeep.database.transaction import StoreOverloadedError
 from orderkeep.database.turns import Turns, gives_way
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 # A loop behind has time; but should connections not come back at all, it is better told.
 _WAIT_BEHIND_S = 10.0
 
-# Closing says goodbye to the server; one that is away needs none.
 _CLOSE_S_MAX = 1.0
 
 
@@ -86,10 +85,7 @@ class ConnectionPool:
         """End the connections that nobody uses; nobody takes one any more."""
         idle, self._idle = self._idle, []
         for connection in idle:
-            try:
-                await connection.close(timeout=_CLOSE_S_MAX)
-            except DRIVER_ERRORS:
-                connection.terminate()
+            await end_connection(connection, within_s=_CLOSE_S_MAX)
 
     async def _wait(self) -> None:
         """Wait until somebody passes on a place among the taken ones."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import asyncpg
 
 from orderkeep.database.postgresql_errors import DRIVER_ERRORS, said_by
-from orderkeep.database.transaction import StoreUnavailableError
+from orderkeep.database.transaction import StoreTooOldError, StoreUnavailableError
 
 if TYPE_CHECKING:
     # At run time the driver's class takes no type of rows.
@@ -78,7 +78,8 @@ async def connect(url: str, *, limits: PostgresLimits, is_pooled: bool = False) 
             the server, so nothing can be set or prepared beyond one.
 
     Raises:
-        StoreUnavailableError: the server is away, too old, or lets nobody in.
+        StoreTooOldError: the server is of a version that lacks something.
+        StoreUnavailableError: it is away, or lets nobody in.
     """
     try:
         connection = await asyncpg.connect(
@@ -99,6 +100,14 @@ async def connect(url: str, *, limits: PostgresLimits, is_pooled: bool = False) 
         connection.terminate()
         raise
     return connection
+
+
+async def end_connection(connection: "Connection", *, within_s: float) -> None:
+    """Say goodbye to the server; one that is away needs none."""
+    try:
+        await connection.close(timeout=within_s)
+    except DRIVER_ERRORS:
+        connection.terminate()
 
 
 async def set_limits(
@@ -177,7 +186,7 @@ def _check_version(connection: "Connection") -> None:
             f"PostgreSQL {version.major}.{version.minor} is too old:"
             f" {POSTGRESQL_VERSION_MIN} or newer is needed"
         )
-        raise StoreUnavailableError(message)
+        raise StoreTooOldError(message)
 
 
 def _keep_alive(connection: "Connection") -> None:

@@ -8,6 +8,7 @@ import asyncpg
 
 from orderkeep.database.transaction import (
     ConstraintViolatedError,
+    StoreBusyError,
     StoreUnavailableError,
 )
 
@@ -32,6 +33,9 @@ _UNAVAILABLE_CLASSES = frozenset({"08", "40", "53", "57", "58"})
 # a lock was waited for too long; a transaction or a session was idle for too long; the credentials
 # or the database do not exist, which somebody may be about to change.
 _UNAVAILABLE = frozenset({"25006", "55P03", "25P03", "28000", "28P01", "3D000"})
+
+# A lock was waited for too long, or a statement took too long: this work's, not the server's state.
+_BUSY = frozenset({"55P03", "57014"})
 
 # At these a server says that none of its connections will do: it stops, starts, or is a standby.
 _SERVER_LEAVES = frozenset({"57P01", "57P02", "57P03", "25006"})
@@ -77,6 +81,8 @@ def translated(error: BaseException, *, is_closed: bool = False) -> BaseExceptio
     state = _sqlstate(error)
     if state.startswith(_CONSTRAINT_CLASS):
         return ConstraintViolatedError(said_by(error))
+    if state in _BUSY:
+        return StoreBusyError(f"PostgreSQL gave up waiting: {said_by(error)}")
     if (
         state[:2] in _UNAVAILABLE_CLASSES
         or state in _UNAVAILABLE

@@ -19,7 +19,6 @@ _RELATIONS_COUNT_MAX = 2000
 _SERVER = Statement(
     text("""
 SELECT
-  current_setting('server_version_num')::int AS version_number,
   current_setting('server_version') AS version,
   current_setting('server_encoding') AS encoding,
   current_setting('fsync') AS fsync,
@@ -91,7 +90,6 @@ class PostgresqlFacts:
     """What the server says.
 
     Attributes:
-        version_number: As PostgreSQL counts: 150020 is 15.20.
         read_only: Why nothing can be written, or None where it can.
         connections_max: How many the role may have in this database, whichever limit comes first.
         connections_used: How many clients the server has now, of all roles and databases.
@@ -100,7 +98,6 @@ class PostgresqlFacts:
         is_encrypted: Whether this connection is.
     """
 
-    version_number: int
     version: str
     encoding: str
     fsync: str
@@ -124,7 +121,6 @@ async def read_postgresql_facts(transaction: ReadTransaction) -> PostgresqlFacts
     assert role is not None, "the current role exists"
     relations = await transaction.fetch_all(_RELATIONS)
     return PostgresqlFacts(
-        version_number=server["version_number"],
         version=server["version"],
         encoding=server["encoding"],
         fsync=server["fsync"],

@@ -22,11 +22,14 @@ _OTHERS_COUNT = 3
 
 _ANSWER_S = 5.0
 
-POOLER_WORDS = (
+POOLER_FOUND = (
     "this connection to PostgreSQL leads through a pooler that gives each transaction another"
-    " one, so no lock can be held: let ORDERKEEP_DATABASE_DIRECT_URL name the server itself,"
-    " or a pooler in session mode"
+    " one, so no lock can be held"
 )
+POOLER_REMEDY = (
+    "let ORDERKEEP_DATABASE_DIRECT_URL name the server itself, or a pooler in session mode"
+)
+POOLER_WORDS = f"{POOLER_FOUND}: {POOLER_REMEDY}"
 
 
 async def refuse_transaction_pooler(

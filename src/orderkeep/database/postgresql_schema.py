@@ -21,6 +21,7 @@ from orderkeep.database.migration_scripts import following_version, upgrade_sql
 from orderkeep.database.postgresql_connection import (
     PostgresLimits,
     connect,
+    end_connection,
     limits_of_transaction,
 )
 from orderkeep.database.postgresql_errors import DRIVER_ERRORS, said_by
@@ -35,6 +36,8 @@ _LIMITS = replace(PostgresLimits(), statement_s=0.0, read_statement_s=0.0)
 # How often a migration asks for its locks, `lock_s` each time: for about a minute and a half.
 _TRIES_MAX = 30
 _PAUSE_S = 1.0
+
+_CLOSE_S_MAX = 1.0
 
 _LOCK_KEY = crc32(b"orderkeep migrations")
 
@@ -67,7 +70,7 @@ async def _read_version(url: str) -> str | None:
         message = f"cannot read the version of the schema: {said_by(error)}"
         raise StoreUnavailableError(message) from error
     finally:
-        await _close(connection)
+        await end_connection(connection, within_s=_CLOSE_S_MAX)
 
 
 async def _run_migrations(url: str) -> bool:
@@ -80,7 +83,7 @@ async def _run_migrations(url: str) -> bool:
         message = f"a migration failed, and changed nothing: {said_by(error)}"
         raise StoreUnavailableError(message) from error
     finally:
-        await _close(connection)
+        await end_connection(connection, within_s=_CLOSE_S_MAX)
     return has_run
 
 
@@ -113,10 +116,3 @@ async def _version(connection: "Connection") -> str | None:
         return None
     version: str | None = await connection.fetchval(_VERSION_SQL)
     return version
-
-
-async def _close(connection: "Connection") -> None:
-    try:
-        await connection.close(timeout=1.0)
-    except DRIVER_ERRORS:
-        connection.terminate()

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, TypeVar
 from zlib import crc32
 
 from orderkeep.database.in_hand import InHand
-from orderkeep.database.postgresql_connection import PostgresLimits, begin, begin_read, set_limits
+from orderkeep.database.postgresql_connection import (
+    PostgresLimits,
+    begin,
+    begin_read,
+    end_connection,
+    set_limits,
+)
 from orderkeep.database.postgresql_errors import DRIVER_ERRORS, said_by
 from orderkeep.database.postgresql_pooler import POOLER_WORDS
 from orderkeep.database.postgresql_transaction import (
@@ -122,10 +128,7 @@ class PostgresSession:
         """End the connection, and with it every lock."""
         self._is_closing = True
         await self._in_hand.end(within_s=_CLOSE_S_MAX)
-        try:
-            await self._connection.close(timeout=_CLOSE_S_MAX)
-        except DRIVER_ERRORS:
-            self._connection.terminate()
+        await end_connection(self._connection, within_s=_CLOSE_S_MAX)
 
     async def _transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         async def attempt() -> T:

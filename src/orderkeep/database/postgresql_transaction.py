@@ -173,7 +173,7 @@ async def commit_work(
     """
     transaction = PostgresTransaction(connection, answer_s=answer_s)
     try:
-        await connection.execute(begin, timeout=answer_s)
+        await _begin_to_write(connection, begin, answer_s=answer_s)
         answer = await work(transaction)
         reach("database.before_commit")
     except BaseException as error:  # noqa: BLE001 (rolled back, and raised by its right name)
@@ -213,6 +213,16 @@ async def read_work(
     # The answer is read: whatever becomes of the connection takes nothing from it.
     await _roll_back(connection, after=None)
     return answer
+
+
+async def _begin_to_write(connection: "Connection", begin: str, *, answer_s: float) -> None:
+    try:
+        await connection.execute(begin, timeout=answer_s)
+    except asyncpg.FeatureNotSupportedError as error:
+        # What a server says that has become a replica: another one is the primary now.
+        connection.terminate()
+        message = "the server is a replica, which takes no writes"
+        raise ConnectionEndedError(message) from error
 
 
 async def _commit(connection: "Connection", *, answer_s: float) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from orderkeep.database.postgresql_connection import PostgresLimits, connect
+from orderkeep.database.postgresql_connection import PostgresLimits, connect, end_connection
 from orderkeep.database.postgresql_errors import DRIVER_ERRORS, said_by
 from orderkeep.database.transaction import StoreUnavailableError
 
@@ -41,6 +41,7 @@ _PAUSE_BASE_S = 0.5
 _PAUSE_MAX_S = 15.0
 
 _ANSWER_S = 5.0
+_CLOSE_S_MAX = 1.0
 
 # On a connection where nothing is heard, somebody may have set the pooler right since.
 _DEAF_PAUSE_S = 300.0
@@ -117,7 +118,7 @@ class PostgresWakeUps:
         finally:
             self._is_connected = False
             self._told.clear()
-            await _close(connection)
+            await end_connection(connection, within_s=_CLOSE_S_MAX)
 
     async def _is_listening(self, connection: "Connection") -> bool:
         self._is_heard = False
@@ -171,10 +172,3 @@ async def _pause(stop: asyncio.Event, *, pause_s: float) -> None:
         await asyncio.wait_for(stop.wait(), pause_s)
     except TimeoutError:
         return
-
-
-async def _close(connection: "Connection") -> None:
-    try:
-        await connection.close(timeout=1.0)
-    except DRIVER_ERRORS:
-        connection.terminate()

@@ -22,6 +22,7 @@ from orderkeep.database.statement import Statement
 from orderkeep.database.transaction import ReadTransaction, StoreUnavailableError
 
 __all__ = [
+    "SCHEMA_WORDS",
     "URL",
     "SchemaState",
     "SchemaTooNewError",
@@ -29,6 +30,7 @@ __all__ = [
     "find_schema_version",
     "newest_schema_version",
     "postgresql_url",
+    "schema_state_of",
     "sqlite_url",
     "upgrade_schema",
 ]
@@ -53,6 +55,30 @@ class SchemaState(StrEnum):
     BEHIND = "behind"
     # Made by a newer release: this one does not know its migrations.
     AHEAD = "ahead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaWords:
+    """What a state that is not the current one is to a person, and what to do about it."""
+
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Return both, as an error tells them."""
+        return f"{self.found}: {self.remedy}"
+
+
+SCHEMA_WORDS = {
+    SchemaState.BEHIND: SchemaWords(
+        found="the database has no schema yet, or that of an older release",
+        remedy="run `orderkeep migrate`",
+    ),
+    SchemaState.AHEAD: SchemaWords(
+        found="the database was made by a newer release of Orderkeep",
+        remedy="install that release, or a newer one",
+    ),
+}
 
 
 class SchemaTooNewError(Exception):
@@ -84,6 +110,15 @@ async def find_schema_version(transaction: ReadTransaction) -> str | None:
     return None if row is None else row["version_num"]
 
 
+def schema_state_of(version: str | None) -> SchemaState:
+    """Return how a database at the version stands to this release."""
+    if version == newest_schema_version():
+        return SchemaState.CURRENT
+    if version is not None and version not in versions():
+        return SchemaState.AHEAD
+    return SchemaState.BEHIND
+
+
 def find_schema_state(url: URL) -> SchemaState:
     """Return how the database stands to this release; not to be called from an event loop.
 
@@ -91,11 +126,11 @@ def find_schema_state(url: URL) -> SchemaState:
         StoreUnavailableError: the database cannot be reached.
     """
     if isinstance(url, PostgresUrl):
-        return _state(postgresql_schema.read_version(url.text))
+        return schema_state_of(postgresql_schema.read_version(url.text))
     engine = create_engine(url, poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            return _state(_current(connection))
+            return schema_state_of(_current(connection))
     except DBAPIError as error:
         raise _unavailable(error) from error
     finally:
@@ -119,7 +154,7 @@ def upgrade_schema(url: URL) -> bool:
         with engine.connect() as connection:
             current = _current(connection)
             _refuse_newer(current)
-            is_behind = _state(current) is SchemaState.BEHIND
+            is_behind = schema_state_of(current) is SchemaState.BEHIND
             if is_behind:
                 # Ends the transaction of the look above, so that each migration has its own.
                 connection.rollback()
@@ -133,20 +168,10 @@ def upgrade_schema(url: URL) -> bool:
         engine.dispose()
 
 
-def _state(current: str | None) -> SchemaState:
-    if current == newest_schema_version():
-        return SchemaState.CURRENT
-    if current is not None and current not in versions():
-        return SchemaState.AHEAD
-    return SchemaState.BEHIND
-
-
 def _refuse_newer(current: str | None) -> None:
-    if _state(current) is SchemaState.AHEAD:
-        message = (
-            f"the database is at version {current}, which this release of Orderkeep does not know:"
-            " install the release that made it, or a newer one"
-        )
+    if schema_state_of(current) is SchemaState.AHEAD:
+        words = SCHEMA_WORDS[SchemaState.AHEAD]
+        message = f"{words.found}, and is at version {current}: {words.remedy}"
         raise SchemaTooNewError(message)
 
 

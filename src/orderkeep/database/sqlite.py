@@ -38,6 +38,7 @@ from orderkeep.database.transaction import (
     Parameter,
     ReadTransaction,
     Row,
+    StoreTooOldError,
     StoreUnavailableError,
     Transaction,
     Value,
@@ -330,11 +331,13 @@ def open_connection(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sq
     """Return a connection set up the way every user of the file must be.
 
     Raises:
-        StoreUnavailableError: the library is too old, or the file cannot be opened.
+        StoreTooOldError: the library is.
+        StoreUnavailableError: the file cannot be opened.
     """
     if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
-        message = f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed"
-        raise StoreUnavailableError(message)
+        needed = ".".join(map(str, SQLITE_VERSION_MIN))
+        message = f"SQLite {sqlite3.sqlite_version} is too old: {needed} or newer is needed"
+        raise StoreTooOldError(message)
     try:
         connection = sqlite3.connect(
             path,

@@ -86,11 +86,16 @@ class Session(Protocol):
         """
 
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        """Do as `Database.transact`, on this connection; the transaction is run once.
+        """Do as `Database.transact`, on this connection and no other.
+
+        The work is run again only where the database asks for it (a serialization failure, a
+        deadlock): never on another connection, which would not have the locks.
 
         Raises:
-            StoreUnavailableError: the connection is lost, and with it every lock; what was to be
-                committed may have been.
+            CommitUnknownError: the work is committed, or not; the connection is lost, and with it
+                every lock.
+            StoreUnavailableError: nothing was committed. As a rule the connection is lost, and
+                with it every lock; after too long a wait for a row's lock it is not.
             ConstraintViolatedError: a row broke a rule of the schema; nothing was committed.
         """
 
@@ -111,9 +116,11 @@ class Database(Protocol):
     async def transact(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
         """Run `work` in a transaction, commit it, and return its answer.
 
-        The work may be run more than once: the engine retries a whole transaction when the
-        database asks for it (a serialization failure, a deadlock). A work that raises is rolled
-        back. The commit goes through even if the caller is cancelled meanwhile.
+        The work may be run more than once: the engine runs a whole transaction again, where nothing
+        of it was committed, when the database asks for it (a serialization failure, a deadlock),
+        when a unique key was taken meanwhile, and when the connection ended before COMMIT. A work
+        that raises is rolled back. The commit goes through even if the caller is cancelled
+        meanwhile.
 
         Raises:
             CommitUnknownError: the work is committed, or not; run it again to know.
@@ -137,6 +144,7 @@ class Database(Protocol):
 
         Raises:
             TransactionPoolerError: there is no connection of one's own to be had.
+            StoreTooOldError: the database is of a version that lacks something.
             StoreUnavailableError: the database is away.
         """
 
@@ -148,8 +156,23 @@ class StoreUnavailableError(Exception):
     """The database cannot serve now; the same work may succeed later. Never counts as a try."""
 
 
+class StoreBusyError(StoreUnavailableError):
+    """The database serves, but this work met something that somebody else holds, or took too long.
+
+    Other work may pass: whoever runs several together runs them one by one, so that nobody waits
+    for the one that cannot.
+    """
+
+
 class StoreOverloadedError(StoreUnavailableError):
     """The database may be well, but all connections to it are in use: there is too much to do."""
+
+
+class StoreTooOldError(StoreUnavailableError):
+    """The database is of a version that lacks something; the message names the oldest that will do.
+
+    Somebody has to upgrade it.
+    """
 
 
 class CommitUnknownError(StoreUnavailableError):

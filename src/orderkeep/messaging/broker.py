@@ -78,6 +78,10 @@ class BrokerUnavailableError(Exception):
     """The broker cannot be reached now; nothing is known of what was asked."""
 
 
+class BrokerRefusedError(Exception):
+    """The broker is set up so that messages would go wrong: a person has to mend it first."""
+
+
 class Consumption(Protocol):
     """One consumer's hold on one queue.
 
@@ -140,6 +144,7 @@ class Broker(Protocol):
 
         Raises:
             BrokerUnavailableError: the broker is away.
+            BrokerRefusedError: what is there already would let messages go wrong.
         """
 
     async def publish(

@@ -19,7 +19,12 @@ from typing import Generic
 
 import structlog
 
-from orderkeep.database.transaction import Database, StoreUnavailableError, Transaction
+from orderkeep.database.transaction import (
+    Database,
+    StoreBusyError,
+    StoreUnavailableError,
+    Transaction,
+)
 from orderkeep.failure_points import reach
 from orderkeep.messaging.arrival import Arrival, identity_unread, read_arrival, unread_arrival
 from orderkeep.messaging.broker import (
@@ -144,6 +149,9 @@ class Subscription(Generic[Body]):
             await self._wait_out(in_hand, stop=stop, error=error)
         else:
             self._note_success()
+        finally:
+            # What was counted for a try that somebody else cut short is counted no longer.
+            await self._take_back_counts(in_hand)
         if in_hand.deliveries:
             await in_hand.give_back()
 
@@ -174,11 +182,13 @@ class Subscription(Generic[Body]):
                 arrivals,
                 settle=lambda transaction: self._settling.take_effect(transaction, arrivals),
             )
-        except _NOBODYS_FAULT:
-            raise
         except Exception as error:
+            is_busy = isinstance(error, StoreBusyError)
+            if isinstance(error, _NOBODYS_FAULT) and not is_busy:
+                raise
             if len(arrivals) == 1:
-                await self._settle_failed(in_hand, arrivals[0], error)
+                settle = self._postpone_busy if is_busy else self._settle_failed
+                await settle(in_hand, arrivals[0], error)
                 return
             log.warning(
                 "batch_failed",
@@ -190,6 +200,16 @@ class Subscription(Generic[Body]):
                 if stop.is_set():
                     return
                 await self._settle_batch(in_hand, [arrival], stop=stop)
+
+    async def _postpone_busy(
+        self, in_hand: "_InHand", arrival: Arrival[Body], error: Exception
+    ) -> None:
+        """Let a message whose rows somebody holds come again later, so that it holds up nobody."""
+        await self._commit(
+            in_hand,
+            [arrival],
+            settle=lambda transaction: self._settling.postpone(transaction, arrival, error),
+        )
 
     async def _settle_failed(
         self, in_hand: "_InHand", arrival: Arrival[Body], error: Exception
@@ -206,8 +226,8 @@ class Subscription(Generic[Body]):
     ) -> None:
         """Count the message, then settle it alone; over the limit, set it aside unread."""
         message_id = identity_unread(delivery)
-        attempts = await self._count_attempt(message_id)
         in_hand.counted_ids.add(message_id)
+        attempts = await self._count_attempt(message_id)
         if attempts <= self._policy.retry.tries_max:
             arrival = read_arrival(delivery, consumer=self._consumer)
             await self._settle_batch(in_hand, [arrival], stop=stop)
@@ -264,22 +284,34 @@ class Subscription(Generic[Body]):
 
     async def _wait_out(self, in_hand: "_InHand", *, stop: asyncio.Event, error: Exception) -> None:
         """Hold what is in hand until the database answers, then give it back uncounted."""
-
-        async def take_back_counts(transaction: Transaction) -> None:
-            await self._attempts.take_back(
-                transaction, consumer=self._consumer.name, message_ids=in_hand.counted_ids
-            )
-
         while not stop.is_set():
             await self._pause(stop, error=error)
             try:
-                await self._database.transact(take_back_counts)
+                await self._database.transact(self._taking_back(in_hand))
                 in_hand.counted_ids.clear()
                 await in_hand.give_back()
             except StoreUnavailableError as again:
                 error = again
             else:
                 return
+
+    async def _take_back_counts(self, in_hand: "_InHand") -> None:
+        if not in_hand.counted_ids:
+            return
+        try:
+            await self._database.transact(self._taking_back(in_hand))
+        except StoreUnavailableError as error:
+            # One try too many is on record: of the many that it takes, none is missed.
+            log.warning("count_not_taken_back", queue=self._consumer.queue, error=str(error))
+        in_hand.counted_ids.clear()
+
+    def _taking_back(self, in_hand: "_InHand") -> Callable[[Transaction], Awaitable[None]]:
+        async def take_back(transaction: Transaction) -> None:
+            await self._attempts.take_back(
+                transaction, consumer=self._consumer.name, message_ids=in_hand.counted_ids
+            )
+
+        return take_back
 
     async def _pause(self, stop: asyncio.Event, *, error: Exception) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -46,6 +46,10 @@ log = structlog.get_logger()
 # Waiting less would find the database's clock unchanged.
 _WAIT_S_MIN = 0.001
 
+# A dispatcher that cannot reach the broker for so long lets others have its partitions: it may be
+# the only one that is cut off. It asks for them again once it can.
+UNREACHABLE_S_MAX = 5.0
+
 # How often a dispatcher that may not be the only one asks for its share of the partitions: so long
 # those of one that died may lie idle, and the asking costs nothing beside the work.
 SHARE_INTERVAL_S = 1.0
@@ -142,6 +146,7 @@ class Dispatcher:
         self._session: Session | None = None
         self._partitions: frozenset[int] = frozenset()
         self._shared_at_s = 0.0
+        self._has_rivals = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Dispatch until the stop event is set; the round in hand is finished."""
@@ -152,6 +157,8 @@ class Dispatcher:
 
     async def _run(self, stop: asyncio.Event) -> None:
         outages_count = 0
+        # Before there is anything to send: what is wrong at the broker shows at the start.
+        await self._publishing.reach()
         async with self._outbox.appended.also_set_by(stop):
             while not stop.is_set():
                 # Cleared before the reading: what is appended during it wakes the next wait.
@@ -197,6 +204,12 @@ class Dispatcher:
             await session.close()
 
     async def _run_once(self) -> DispatchRound:
+        if self._has_rivals and self._publishing.unreachable_s > UNREACHABLE_S_MAX:
+            await self.close()
+            if not await self._publishing.reach():
+                return DispatchRound(
+                    sent_count=0, refused_count=0, held_back_count=0, wait_s=SHARE_INTERVAL_S
+                )
         session = await self._hold_share()
         ready = await self._read(session)
         reach("dispatcher.after_read")
@@ -221,6 +234,7 @@ class Dispatcher:
         if session is None:
             session = await self._database.open_session(on_lost=self._broker.stop_publishing)
             self._session = session
+            self._has_rivals = session.used_within_s is not None
             self._shared_at_s = -SHARE_INTERVAL_S
         if _monotonic_s() - self._shared_at_s >= SHARE_INTERVAL_S:
             partitions = await session.hold_share(self._name, part_count=PARTITION_COUNT)

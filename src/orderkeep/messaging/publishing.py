@@ -12,12 +12,20 @@ import structlog
 
 from orderkeep.database.transaction import StoreUnavailableError
 from orderkeep.instant import Instant
-from orderkeep.messaging.broker import Broker, BrokerUnavailableError, Topology
+from orderkeep.messaging.broker import (
+    Broker,
+    BrokerRefusedError,
+    BrokerUnavailableError,
+    Topology,
+)
 from orderkeep.messaging.column_text import error_words
 from orderkeep.messaging.message import PublishOutcome, PublishResult
 from orderkeep.messaging.outbox_reading import PendingRow
 
 log = structlog.get_logger()
+
+# What a broker makes of a message that is not at fault, by a route that is not down.
+_PASSED = frozenset({PublishResult.CONFIRMED, PublishResult.NOT_HELD})
 
 
 class Publishing:
@@ -44,6 +52,29 @@ class Publishing:
         self._outbox_name = outbox_name
         self._observe_confirm_s = observe_confirm_s
         self._is_declared = False
+        self._unreachable_since_s: float | None = None
+
+    @property
+    def unreachable_s(self) -> float:
+        """For how long the broker could not be reached; 0 if it could the last time."""
+        if self._unreachable_since_s is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._unreachable_since_s
+
+    async def reach(self) -> bool:
+        """Declare the topology, and return whether the broker could be reached.
+
+        Raises:
+            BrokerRefusedError: what is there already would let messages go wrong.
+        """
+        try:
+            await self._broker.declare(self._topology)
+        except BrokerUnavailableError as error:
+            self._note_unreachable(error)
+            return False
+        self._is_declared = True
+        self._unreachable_since_s = None
+        return True
 
     def declare_again(self) -> None:
         """Declare the topology before the next message: what is missing may be why it failed."""
@@ -57,7 +88,7 @@ class Publishing:
         """
         try:
             return await self._publish_together(rows, now=now)
-        except StoreUnavailableError:
+        except (StoreUnavailableError, BrokerRefusedError):
             raise
         except Exception as error:
             log.exception("publish_failed", outbox=self._outbox_name, messages_count=len(rows))
@@ -67,11 +98,11 @@ class Publishing:
         for row in rows:
             try:
                 outcomes += await self._publish_together([row], now=now)
-            except StoreUnavailableError:
+            except (StoreUnavailableError, BrokerRefusedError):
                 raise
             except Exception as error:  # noqa: BLE001 (logged above, kept in the row)
                 outcomes.append(_outcome(PublishResult.REFUSED, error))
-        if any(outcome.result is PublishResult.CONFIRMED for outcome in outcomes):
+        if any(outcome.result in _PASSED for outcome in outcomes):
             return outcomes
         return [
             PublishOutcome(result=PublishResult.ROUTE_DOWN, detail=outcome.detail)
@@ -88,9 +119,16 @@ class Publishing:
                 self._is_declared = True
             outcomes = await self._broker.publish([row.message for row in rows], now=now)
         except BrokerUnavailableError as error:
+            self._note_unreachable(error)
             return [_outcome(PublishResult.ROUTE_DOWN, error)] * len(rows)
+        self._unreachable_since_s = None
         self._observe_confirm_s(asyncio.get_running_loop().time() - started_s)
         return outcomes
+
+    def _note_unreachable(self, error: BrokerUnavailableError) -> None:
+        if self._unreachable_since_s is None:
+            log.warning("broker_unreachable", outbox=self._outbox_name, error=str(error))
+            self._unreachable_since_s = asyncio.get_running_loop().time()
 
 
 def _outcome(result: PublishResult, error: Exception) -> PublishOutcome:

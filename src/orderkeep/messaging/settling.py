@@ -170,6 +170,24 @@ class Settling(Generic[Body]):
             )
         ]
 
+    async def postpone(
+        self, transaction: Transaction, arrival: Arrival[Body], error: Exception
+    ) -> list[Settled[Body]]:
+        """Settle a message that met what somebody else holds: later, and at no cost."""
+        now = await transaction.now()
+        next_try = _NextTry(
+            arrival=arrival, failed_tries=arrival.failed_tries, pauses_count=arrival.attempt
+        )
+        await self._write_next_tries(transaction, [next_try], now=now)
+        return [
+            Settled(
+                arrival=arrival,
+                outcome=MessageOutcome.POSTPONED,
+                reason=type(error).__name__,
+                detail=error_words(error),
+            )
+        ]
+
     async def set_aside_untried(
         self, transaction: Transaction, arrival: Arrival[Body], *, attempts: int
     ) -> list[Settled[Body]]:

@@ -15,6 +15,7 @@ import structlog
 from orderkeep.database.transaction import (
     Database,
     ReadTransaction,
+    StoreBusyError,
     StoreUnavailableError,
     Transaction,
 )
@@ -118,9 +119,9 @@ class Sweep:
 
         try:
             closings = await self._database.transact(write)
-        except StoreUnavailableError:
-            raise
         except Exception as error:
+            if isinstance(error, StoreUnavailableError) and not isinstance(error, StoreBusyError):
+                raise
             if len(order_nos) == 1:
                 # It stays overdue, which `verify` and the metrics tell.
                 log.exception("sweep_failed", order_no=order_nos[0])

@@ -17,7 +17,7 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from orderkeep.database.transaction import StoreUnavailableError
+from orderkeep.database.transaction import StoreOverloadedError, StoreUnavailableError
 
 log = structlog.get_logger()
 
@@ -93,11 +93,12 @@ class Readiness:
         answers = {check.name: answer for check, answer in zip(self._checks, found, strict=True)}
         if self._is_shutting_down:
             answers["shutdown"] = CheckAnswer(status=Health.FAILED, detail="shutting down")
-        failed = [check for check in self._checks if answers[check.name].status is not Health.OK]
+        amiss = [check for check in self._checks if answers[check.name].status is not Health.OK]
+        failed = [check for check in amiss if answers[check.name].status is Health.FAILED]
         if self._is_shutting_down or any(check.is_required for check in failed):
             status = Health.UNAVAILABLE
         else:
-            status = Health.DEGRADED if failed else Health.OK
+            status = Health.DEGRADED if amiss else Health.OK
         return ReadyAnswer(status=status, checks=answers)
 
 
@@ -109,6 +110,9 @@ async def _run(check: ReadinessCheck) -> CheckAnswer:
         return CheckAnswer(status=Health.FAILED, detail=str(error))
     except TimeoutError:
         return CheckAnswer(status=Health.FAILED, detail=f"no answer in {CHECK_TIMEOUT_S:g} s")
+    except StoreOverloadedError:
+        # It serves as many as it can; sent elsewhere, all who come here would overload the others.
+        return CheckAnswer(status=Health.DEGRADED, detail="all connections are in use")
     except StoreUnavailableError:
         return CheckAnswer(status=Health.FAILED, detail="the database cannot serve now")
     except Exception:

@@ -19,7 +19,12 @@ from orderkeep.data_directory import (
     lock_data_directory,
     prepare_data_directory,
 )
-from orderkeep.database.schema_version import SchemaState, find_schema_state, upgrade_schema
+from orderkeep.database.schema_version import (
+    SCHEMA_WORDS,
+    SchemaState,
+    find_schema_state,
+    upgrade_schema,
+)
 from orderkeep.database.transaction import Database
 from orderkeep.orders.webhooks import release_webhook_claims
 from orderkeep.payments.carry_out_refunds import release_refund_claims
@@ -42,16 +47,6 @@ from orderkeep.wiring.storage import (
 log = structlog.get_logger()
 
 Announce = Callable[[str], None]
-
-_SCHEMA_WORDS = {
-    SchemaState.BEHIND: (
-        "the database has no schema yet, or that of an older release: run `orderkeep migrate` first"
-    ),
-    SchemaState.AHEAD: (
-        "the database was made by a newer release of Orderkeep:"
-        " install that release, or a newer one"
-    ),
-}
 
 
 class WrongSetupError(Exception):
@@ -199,7 +194,7 @@ async def _bring_schema_up(settings: Settings) -> None:
         return
     state = await asyncio.to_thread(find_schema_state, url)
     if state is not SchemaState.CURRENT:
-        raise WrongSetupError(_SCHEMA_WORDS[state])
+        raise WrongSetupError(str(SCHEMA_WORDS[state]))
 
 
 async def _recover(database: Database, brokers: Brokers) -> None:

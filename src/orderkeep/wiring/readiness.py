@@ -2,8 +2,12 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from orderkeep.database.migration_scripts import versions
-from orderkeep.database.schema_version import find_schema_version, newest_schema_version
+from orderkeep.database.schema_version import (
+    SchemaState,
+    find_schema_version,
+    newest_schema_version,
+    schema_state_of,
+)
 from orderkeep.database.transaction import Database, ReadTransaction
 from orderkeep.messaging.broker import BrokerUnavailableError
 from orderkeep.messaging.outbox import Outbox
@@ -28,7 +32,12 @@ def readiness_checks(
     """
     age_s_max = settings.outbox_poll_interval_s + OUTBOX_AGE_S_MAX
     checks = [
-        ReadinessCheck(name="database", is_required=True, run=_database_answers(database)),
+        ReadinessCheck(
+            name="database",
+            is_required=True,
+            # On a server that has become a replica reading still goes well, and nothing else.
+            run=_database_answers(database.read if settings.is_embedded else database.transact),
+        ),
         ReadinessCheck(name="schema", is_required=True, run=_schema_is_current(database)),
         ReadinessCheck(
             name="outbox",
@@ -42,12 +51,14 @@ def readiness_checks(
     return checks
 
 
-def _database_answers(database: Database) -> _Check:
+def _database_answers(
+    run: Callable[[Callable[[ReadTransaction], Awaitable[None]]], Awaitable[None]],
+) -> _Check:
     async def work(transaction: ReadTransaction) -> None:
         await transaction.now()
 
     async def check() -> None:
-        await database.read(work)
+        await run(work)
 
     return check
 
@@ -57,7 +68,7 @@ def _schema_is_current(database: Database) -> _Check:
         version = await database.read(find_schema_version)
         # While an upgrade goes from process to process, this one may be the older release: a
         # version that it does not know is newer, and serves the release before it as well.
-        if version is None or version in versions()[:-1]:
+        if schema_state_of(version) is SchemaState.BEHIND:
             message = f"the schema is at version {version}, not at {newest_schema_version()}"
             raise CheckFailedError(message)
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import structlog
 
 from orderkeep.contracts.topology import TOPOLOGY
+from orderkeep.messaging.broker import BrokerRefusedError
 from orderkeep.messaging.kept_loop import keep_running
-from orderkeep.messaging.rabbitmq import DelayPluginMissingError, WrongTopologyError
 from orderkeep.web.health import Readiness
 from orderkeep.web.server import Listener, serve
 from orderkeep.wiring import chance
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 _QUEUES = frozenset(queue.name for queue in TOPOLOGY.queues)
 
 # What no waiting mends: a person has to, and is told how.
-FATAL_ERRORS = (WrongTopologyError, DelayPluginMissingError)
+FATAL_ERRORS = (BrokerRefusedError,)
 
 
 class UnknownLoopError(Exception):
@@ -42,8 +42,7 @@ async def run_shop(
         shutdown_s: How long the end may take: half of it for requests, the rest for messages.
 
     Raises:
-        WrongTopologyError: the broker has been set up in a way that would lose or hurry messages.
-        DelayPluginMissingError: the broker lacks the plugin that the settings name.
+        BrokerRefusedError: the broker has been set up so that messages would go wrong.
     """
     # Requests end before the loops: an order in hand still needs its intake.
     stop_loops = asyncio.Event()

@@ -1,6 +1,7 @@
 """Puts together what a process serves and works on; nothing here runs yet."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -29,7 +30,17 @@ from orderkeep.wiring.order_parts import build_order_parts
 from orderkeep.wiring.parts import Relay, Role, Run, ServiceParts
 from orderkeep.wiring.payment_parts import build_payment_parts
 from orderkeep.wiring.readiness import readiness_checks
-from orderkeep.wiring.storage import SERVICE_OF_SETTING, Brokers, build_outboxes
+from orderkeep.wiring.storage import (
+    SERVICE_OF_SETTING,
+    Brokers,
+    build_outboxes,
+    open_brokers,
+    open_database,
+    relay_of,
+)
+
+# Nothing that is never started signs or verifies anything, and no secret is made for it.
+_NO_SECRET = "0" * 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +142,27 @@ def build_shop(
             consumer.queue for service in services for consumer in service.consumers
         ),
     )
+
+
+@asynccontextmanager
+async def unstarted_shop(settings: Settings, *, roles: Collection[Role]) -> AsyncIterator[Shop]:
+    """Build a shop to read something of it: no file is opened, no request is sent."""
+    database = open_database(settings)
+    brokers = open_brokers(settings, database)
+    try:
+        async with httpx.AsyncClient() as client:
+            yield build_shop(
+                settings,
+                roles=roles,
+                database=database,
+                brokers=brokers,
+                jwt_secret=_NO_SECRET,
+                client=client,
+                relay=relay_of(None),
+            )
+    finally:
+        await brokers.close()
+        await database.close()
 
 
 def _web_parts(

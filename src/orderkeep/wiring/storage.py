@@ -129,13 +129,23 @@ def open_rabbit_broker(settings: Settings, *, name: str) -> RabbitBroker:
     """
     return RabbitBroker(
         settings.broker_url,
-        options=RabbitOptions(
-            arguments=QueueArguments(settings.queue_arguments),
-            delay=DelayBackend(settings.delay_backend),
-            hold_s=settings.order_timeout_s,
-            connection_name=name,
-        ),
+        options=rabbit_options(settings, name=name),
         draw_jitter=chance.draw_jitter,
+    )
+
+
+def rabbit_options(settings: Settings, *, name: str) -> RabbitOptions:
+    """Return how RabbitMQ is used.
+
+    Args:
+        settings: Say how.
+        name: What the broker's operator sees.
+    """
+    return RabbitOptions(
+        arguments=QueueArguments(settings.queue_arguments),
+        delay=DelayBackend(settings.delay_backend),
+        hold_s=settings.order_timeout_s,
+        connection_name=name,
     )
 
 

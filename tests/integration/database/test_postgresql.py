@@ -20,6 +20,7 @@ from orderkeep.database.transaction import (
     ConstraintViolatedError,
     Row,
     StoreOverloadedError,
+    StoreTooOldError,
     StoreUnavailableError,
     Transaction,
     Value,
@@ -51,6 +52,13 @@ _COUNT = Statement(text("SELECT count(*) AS n FROM jars WHERE name = :name"))
 _WEIGH = Statement(text("UPDATE jars SET weight = weight + 1 WHERE name = :name"))
 _PID = Statement(text("SELECT pg_backend_pid() AS pid"))
 _SLEEP = Statement(text("SELECT pg_sleep(30)"))
+
+# Found before the server's own by whoever has the schema first in the path.
+_CLOCK_AN_HOUR_BEHIND = """
+CREATE SCHEMA behind;
+CREATE FUNCTION behind.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+AS $$ SELECT pg_catalog.clock_timestamp() - interval '1 hour' $$
+"""
 
 
 @pytest.fixture
@@ -555,7 +563,7 @@ async def test_a_server_that_is_too_old_is_refused(url: str, monkeypatch):
     monkeypatch.setattr(postgresql_connection, "POSTGRESQL_VERSION_MIN", 99)
     database = engine(url)
 
-    with pytest.raises(StoreUnavailableError, match=r"PostgreSQL \d+\.\d+ is too old: 99 or newer"):
+    with pytest.raises(StoreTooOldError, match=r"PostgreSQL \d+\.\d+ is too old: 99 or newer"):
         await database.transact(putting("a"))
 
     await database.close()
@@ -579,3 +587,21 @@ async def test_through_a_pooler_the_limits_are_set_in_each_transaction(url: str)
     assert dict(written) == {"statement": "1500ms", "lock": "500ms", "zone": "UTC"}
     assert dict(read) == {"statement": "1min", "lock": "500ms", "zone": "UTC"}
     await database.close()
+
+
+async def test_now_is_the_server_s_clock_where_the_application_s_is_an_hour_ahead(
+    url: str, sql: PostgresPlainSql
+):
+    clock = f"SELECT {sql.now} AS now"
+    run_alone(url, _CLOCK_AN_HOUR_BEHIND)
+    database = engine(f"{url}?search_path=behind,pg_catalog,public")
+
+    (began,) = sql.rows(clock)
+    written_at = await database.transact(lambda transaction: transaction.now())
+    read_at = await database.read(lambda transaction: transaction.now())
+    (ended,) = sql.rows(clock)
+
+    await database.close()
+    run_alone(url, "DROP SCHEMA behind CASCADE")
+    hour = 3_600_000_000
+    assert began["now"] - hour <= written_at <= read_at <= ended["now"] - hour

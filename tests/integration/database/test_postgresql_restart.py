@@ -88,3 +88,20 @@ async def test_it_writes_again_once_the_server_is_back_and_keeps_what_it_answere
     assert not writers.refused & kept
     assert kept <= writers.answered | writers.unknown
     assert lost == ["session"]
+
+
+async def test_a_server_that_has_become_a_replica_says_not_now(
+    server: PrivatePostgresServer,
+) -> None:
+    """Reading goes on there, so it is the writing that must find out; no connection is kept."""
+    (row,) = server.query("SHOW data_directory")
+    server.stop()
+    (Path(str(row["data_directory"])) / "standby.signal").touch()
+    server.start()
+    database = PostgresDatabase(server.url("postgres"), draw_jitter=lambda: 0.5)
+
+    with pytest.raises(StoreUnavailableError, match="replica"):
+        await database.transact(lambda transaction: transaction.execute(_WRITE, n=1))
+
+    assert await database.read(lambda transaction: transaction.now()) > 0
+    await database.close()

@@ -10,14 +10,14 @@ from pika.adapters.blocking_connection import BlockingChannel
 
 from orderkeep.contracts.topology import TOPOLOGY
 from orderkeep.messaging.rabbitmq import DelayBackend, RabbitBroker, RabbitOptions
-from orderkeep.wiring.doctor.rabbitmq import look_at_address, look_at_broker
-from orderkeep.wiring.doctor.rabbitmq_facts import (
+from orderkeep.messaging.rabbitmq.facts import (
     ArgumentDifference,
     BrokerFacts,
     ExchangeFacts,
     QueueFacts,
     Right,
 )
+from orderkeep.messaging.rabbitmq.look import look_at_address, look_at_broker
 from tests.acceptance.running import free_port
 from tests.servers.availability import fresh_vhost, rabbitmq_server
 from tests.servers.erlang_shell import ErlangError
@@ -244,7 +244,7 @@ async def test_a_binding_past_the_hold_queue_is_found(url: str, stranger: Blocki
     facts = await looked_at(url)
 
     assert facts.stray_binding is not None
-    assert "order.timeout.delayed" in facts.stray_binding
+    assert "order.timeout.delayed" in facts.stray_binding.what
 
 
 async def test_the_plugin_is_asked_for_only_where_it_is_wanted(url: str) -> None:

@@ -208,3 +208,32 @@ async def test_an_index_serves_every_statement_of_the_hot_path_on_postgresql(
     steps = [row["QUERY PLAN"] for row in await postgresql_shop.database.transact(explain)]
     assert steps
     assert [step for step in steps if "Seq Scan" in step] == []
+
+
+async def test_a_take_on_postgresql_passes_over_what_another_is_taking(postgresql_shop: Shop):
+    shop = postgresql_shop
+    await shop.broker.publish([message(number) for number in range(1, 5)], now=NOW)
+    is_taken, may_commit = asyncio.Event(), asyncio.Event()
+
+    async def take_slowly(transaction):
+        now = await transaction.now()
+        lease = {"token": "slow", "new_lease_until": now + 60_000_000}
+        rows = await transaction.fetch_all(
+            queue.TAKE, queue="parcels", now=now, count_max=2, **lease
+        )
+        is_taken.set()
+        await may_commit.wait()
+        return sorted(row["message_id"] for row in rows)
+
+    slow = asyncio.create_task(shop.database.transact(take_slowly))
+    async with asyncio.timeout(10):
+        await is_taken.wait()
+    quick = await shop.broker.consume("parcels", prefetch=2)
+    try:
+        # Nothing is committed yet: who waits for it waits until this fails.
+        taken = await take(quick)
+    finally:
+        may_commit.set()
+
+    assert await slow == ["m1", "m2"]
+    assert [delivery.message_id for delivery in taken] == [b"m3", b"m4"]

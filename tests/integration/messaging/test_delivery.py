@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from orderkeep.database.transaction import StoreUnavailableError
+from orderkeep.database.transaction import StoreBusyError, StoreUnavailableError
 from orderkeep.instant import Instant
 from orderkeep.messaging import (
     HANDLED,
@@ -571,6 +571,42 @@ async def test_a_lost_lease_rolls_the_batch_back(shop: Shop, monkeypatch: pytest
 
     assert [line["event"] for line in logs] == ["lease_lost"]
     assert await effects(shop) == ["m1"]
+
+
+async def test_losing_the_lease_again_and_again_is_not_killing_the_consumer(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    """More often than a message may be in hand when its consumer dies: nobody died."""
+    await redeliver(shop, message(1))
+    losses = [LeaseLostError("ran out")] * (shop.delivery_policy.retry.tries_max + 2)
+    acknowledge_within = DatabaseQueue.acknowledge_within
+
+    async def losing(self, transaction, ids_by_token):
+        if losses:
+            raise losses.pop()
+        await acknowledge_within(self, transaction, ids_by_token)
+
+    monkeypatch.setattr(DatabaseQueue, "acknowledge_within", losing)
+    await shop.work_until(lambda: is_queue_empty(shop), shop.subscription(Answers()).run)
+
+    assert losses == []
+    assert await letters(shop) == []
+    assert await effects(shop) == ["m1"]
+    assert await shop.rows("SELECT 1 FROM shop_delivery_attempts WHERE attempts > 0") == []
+
+
+async def test_a_message_whose_rows_somebody_holds_holds_up_no_other(shop: Shop):
+    """It comes again later, at no cost; those behind it go on in the meantime."""
+    busy = StoreBusyError("canceling statement due to lock timeout")
+    handler = Answers(m1=[busy] * (shop.delivery_policy.retry.tries_max + 2))
+    await publish(shop, message(1), message(2), message(3))
+
+    await shop.work_until_drained(handler)
+
+    assert handler.batches[:4] == [["m1", "m2", "m3"], ["m1"], ["m2"], ["m3"]]
+    assert await letters(shop) == []
+    assert await effects(shop) == ["m1", "m2", "m3"]
+    assert ("parcels", MessageOutcome.POSTPONED) in shop.outcomes
 
 
 async def test_a_stop_finishes_what_is_under_way_and_gives_back_the_rest(shop: Shop):

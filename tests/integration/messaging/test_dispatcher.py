@@ -21,9 +21,12 @@ from orderkeep.messaging import (
     PublishResult,
     Topology,
 )
+from orderkeep.messaging.broker import BrokerRefusedError
 from orderkeep.messaging.dispatcher import SHARE_INTERVAL_S
 from tests.cleaned_databases import CleanedDatabases
+from tests.condition import eventually
 from tests.integration.messaging.shop_kernel import SHOP, TOPOLOGY, Shop, parcel, shop_on
+from tests.plain_sql import PostgresPlainSql
 
 REFUSED = PublishOutcome(result=PublishResult.REFUSED, detail="too odd")
 ROUTE_DOWN = PublishOutcome(result=PublishResult.ROUTE_DOWN, detail="no such queue")
@@ -484,6 +487,40 @@ async def test_a_broker_that_takes_its_time_costs_no_session(
         await shop.database.close()
 
 
+async def test_a_dispatcher_that_is_cut_off_from_the_broker_lets_others_have_its_rows(
+    postgresql_shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("orderkeep.messaging.dispatcher.UNREACHABLE_S_MAX", 0.1)
+    shop = postgresql_shop
+    working = shop.broker
+    cut_off = ScriptedBroker(shop)
+    cut_off.is_away = True
+    shop.broker = cut_off
+    alone = shop.dispatcher()
+    shop.broker = working
+    await shop.append(*[parcel(number) for number in range(40)])
+
+    async def is_all_sent() -> bool:
+        return set((await states(shop)).values()) == {"sent"}
+
+    await shop.work_until(is_all_sent, alone.run, shop.dispatcher().run)
+
+    assert cut_off.published == []
+
+
+async def test_a_broker_that_must_not_be_used_ends_the_dispatcher_before_it_has_anything_to_send(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    async def refuse(_topology: Topology) -> None:
+        reason = "the exchange is of another type"
+        raise BrokerRefusedError(reason)
+
+    monkeypatch.setattr(shop.broker, "declare", refuse)
+
+    with pytest.raises(BrokerRefusedError):
+        await shop.dispatcher().run(asyncio.Event())
+
+
 async def test_the_dispatcher_outlives_an_outage_of_the_database(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ):
@@ -524,3 +561,69 @@ async def test_a_retry_key_makes_a_second_row_none(shop: Shop):
     await shop.append(replace(parcel(2), retry_key="parcels:m1:0:1"), parcel(3))
 
     assert sorted(await states(shop)) == ["P1-1-parcels", "P3-1-parcels"]
+
+
+async def test_what_the_broker_cannot_hold_waits_here_until_its_moment(
+    shop: Shop, scripted: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+):
+    deliver_at = Instant(4_000_000_000_000_000)
+    scripted.answers["P1-1-parcels"] = PublishOutcome(result=PublishResult.NOT_HELD)
+    await shop.append(replace(parcel(1), deliver_at=deliver_at))
+    publish = scripted.publish
+    asked_ids: list[str] = []
+
+    async def publish_counted(
+        messages: Sequence[Message], *, now: Instant
+    ) -> Sequence[PublishOutcome]:
+        asked_ids.extend(message.message_id for message in messages)
+        return await publish(messages, now=now)
+
+    monkeypatch.setattr(scripted, "publish", publish_counted)
+    first = await shop.dispatch_once()
+    second = await shop.dispatch_once()
+
+    assert (first.postponed_count, second.postponed_count) == (1, 0)
+    assert asked_ids == ["P1-1-parcels"]
+    (row,) = await shop.rows("SELECT state, attempts, not_before FROM shop_outbox")
+    assert (row["state"], row["attempts"], row["not_before"]) == ("pending", 0, deliver_at)
+
+
+async def test_the_way_to_the_broker_is_closed_as_soon_as_the_session_is_lost(
+    shop_databases: CleanedDatabases, monkeypatch: pytest.MonkeyPatch
+):
+    """The partitions may be another's by then, so nothing more may leave."""
+    # So long that the dispatcher does not find out by using the session.
+    limits = PostgresLimits(idle_session_s=600)
+    with shop_databases.given() as url:
+        shop = shop_on(PostgresDatabase(url, draw_jitter=lambda: 0.5, limits=limits))
+        scripted = ScriptedBroker(shop)
+        shop.broker = scripted
+        await shop.append(parcel(1))
+        is_publishing, may_end = asyncio.Event(), asyncio.Event()
+
+        async def publish_slowly(
+            messages: Sequence[Message], *, now: Instant
+        ) -> Sequence[PublishOutcome]:
+            del now
+            is_publishing.set()
+            await may_end.wait()
+            return [PublishOutcome(result=PublishResult.CONFIRMED)] * len(messages)
+
+        monkeypatch.setattr(scripted, "publish", publish_slowly)
+        dispatching = asyncio.create_task(shop.dispatch_once())
+        async with asyncio.timeout(20):
+            await is_publishing.wait()
+        PostgresPlainSql(url).rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ("
+            " SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+            " WHERE locktype = 'advisory' AND datname = current_database())"
+        )
+
+        # Before the publishing has ended, which it may only then.
+        await eventually(lambda: scripted.stopped_count > 0)
+        may_end.set()
+        with pytest.raises(StoreUnavailableError):
+            await dispatching
+
+        assert await states(shop) == {"P1-1-parcels": "pending"}
+        await shop.database.close()

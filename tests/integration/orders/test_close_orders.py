@@ -211,3 +211,18 @@ async def test_a_paid_order_is_never_closed_however_late_it_is(shop: Shop, order
     assert (closings.closed, closings.waiting, closings.unknown) == ((), set(), set())
     with pytest.raises(Refusal, match="order_not_pending"):
         await shop.cancel(order)
+
+
+async def test_an_application_whose_clock_is_ahead_closes_nothing_early(
+    shop: Shop, order: Order, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The deadline is half an hour away, and by the application's clock half an hour ago.
+    ahead = order.expires_at + 1_800_000_000
+    monkeypatch.setattr("time.time", lambda: ahead / 1_000_000)
+    monkeypatch.setattr("time.time_ns", lambda: ahead * 1_000)
+
+    closings = await shop.close(order)
+
+    assert (closings.closed, closings.waiting) == ((), {order.order_no})
+    assert shop.order_row(order.order_no)["status"] == "pending_payment"
+    assert shop.stock_of("tea") == (8, 2, 0)

@@ -2,9 +2,11 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 from structlog.typing import EventDict
 
+from orderkeep.database.postgresql import PostgresDatabase
 from orderkeep.database.transaction import Database, StoreUnavailableError
 from orderkeep.orders.order import Order
 from orderkeep.orders.sweep import Sweep
@@ -137,6 +139,28 @@ async def test_a_batch_full_of_orders_that_cannot_be_closed_ends_and_holds_back_
 
     assert closed_count == 5
     assert _statuses(shop) == {"closed": 5, "pending_payment": 3}
+
+
+async def test_an_order_whose_row_somebody_holds_holds_back_nobody_else(
+    postgresql_database: PostgresDatabase, postgresql_url: str
+) -> None:
+    """An operator's forgotten transaction, say: the others are closed, that one later."""
+    async with Shop(postgresql_database).open() as shop:
+        orders = await _orders(shop, 3)
+        for order in orders:
+            shop.make_due(order, since_s=60.0)
+        connection = await asyncpg.connect(postgresql_url)
+        async with connection.transaction():
+            await connection.execute(
+                "SELECT 1 FROM orders WHERE order_no = $1 FOR UPDATE", orders[0].order_no
+            )
+
+            assert await sweep_of(shop).run_once() == 2
+            assert _statuses(shop) == {"pending_payment": 1, "closed": 2}
+        await connection.close()
+
+        assert await sweep_of(shop).run_once() == 1
+        assert await shop.breaches() == []
 
 
 async def test_orders_of_one_deadline_are_all_found(shop: Shop) -> None:

@@ -10,6 +10,7 @@ from orderkeep.database.transaction import Transaction
 from orderkeep.messaging import BrokerUnavailableError, LeaseLostError
 from orderkeep.messaging.headers import decode_headers, encode_headers
 from orderkeep.messaging.rabbitmq import QueueArguments, RabbitBroker
+from tests.condition import eventually
 from tests.integration.rabbitmq.conftest import OpenBroker, Stranger, ready_count_becomes
 from tests.integration.rabbitmq.letters import (
     DEADLINE_S,
@@ -279,3 +280,18 @@ async def test_a_take_that_waits_ends_when_taking_stops(broker: RabbitBroker):
 
     async with asyncio.timeout(DEADLINE_S):
         assert list(await taking) == []
+
+
+async def test_what_nobody_took_is_returned_by_us_and_not_by_the_closing_channel(
+    broker: RabbitBroker, stranger: Stranger
+):
+    """A newer broker counts what a closing channel returns as failed."""
+    await publish(broker, 3)
+    consumption = await broker.consume("parcels", prefetch=10)
+    await eventually(lambda: len(consumption._arrived) == 3)
+    seen = spied_settlements(broker)
+
+    await consumption.close()
+
+    assert seen == [("Basic.Nack", 3, True)]
+    await ready_count_becomes(stranger, "parcels", 3)

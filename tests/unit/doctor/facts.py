@@ -2,6 +2,12 @@
 
 from orderkeep.contracts.topology import TOPOLOGY
 from orderkeep.database.postgresql_facts import PostgresqlFacts, RelationFacts
+from orderkeep.messaging.rabbitmq.facts import (
+    AddressFacts,
+    BrokerFacts,
+    ExchangeFacts,
+    QueueFacts,
+)
 from orderkeep.messaging.rabbitmq.options import RabbitOptions
 from orderkeep.messaging.rabbitmq.topology import (
     ExchangeDeclaration,
@@ -9,15 +15,8 @@ from orderkeep.messaging.rabbitmq.topology import (
     declarations_of,
 )
 from orderkeep.wiring.doctor.examination import Examination
-from orderkeep.wiring.doctor.rabbitmq_facts import (
-    AddressFacts,
-    BrokerFacts,
-    ExchangeFacts,
-    QueueFacts,
-)
 
 POSTGRESQL = PostgresqlFacts(
-    version_number=160004,
     version="16.4",
     encoding="UTF8",
     fsync="on",

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from orderkeep.database.postgresql_facts import RelationFacts
+from orderkeep.database.transaction import StoreTooOldError
 from orderkeep.wiring.doctor.of_postgresql import (
     ClockFacts,
     examine_clock,
     examine_connections,
+    examine_old_server,
     examine_role,
     examine_server,
 )
@@ -37,7 +39,6 @@ def test_a_sound_server_has_nothing_to_mend() -> None:
 @pytest.mark.parametrize(
     ("changes", "name", "verdict"),
     [
-        ({"version_number": 140009, "version": "14.9"}, "database.version", "wrong"),
         ({"encoding": "LATIN1"}, "database.encoding", "wrong"),
         ({"read_only": "it is a replica"}, "database.writable", "wrong"),
         ({"fsync": "off"}, "database.fsync", "wrong"),
@@ -53,6 +54,14 @@ def test_what_is_wrong_with_a_server_is_told(
 
     assert verdicts(examinations) == [(name, verdict)]
     assert remedy(examinations, name)
+
+
+def test_a_server_that_is_too_old_is_to_be_upgraded() -> None:
+    examinations = [examine_old_server(StoreTooOldError("PostgreSQL 14.9 is too old"))]
+
+    assert verdicts(examinations) == [("database.version", "wrong")]
+    assert found(examinations, "database.version") == "PostgreSQL 14.9 is too old"
+    assert remedy(examinations, "database.version")
 
 
 def test_a_commit_that_waits_for_less_than_all_replicas_is_safe() -> None:

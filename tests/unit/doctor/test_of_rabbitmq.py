@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from orderkeep.contracts.topology import TOPOLOGY
-from orderkeep.messaging.rabbitmq.options import DelayBackend, QueueArguments
-from orderkeep.wiring.doctor.examination import Examination
-from orderkeep.wiring.doctor.of_addresses import examine_addresses
-from orderkeep.wiring.doctor.of_rabbitmq import examine_topology, policy_commands
-from orderkeep.wiring.doctor.rabbitmq_facts import (
+from orderkeep.messaging.rabbitmq.facts import (
     ArgumentDifference,
     BrokerFacts,
     ExchangeFacts,
     QueueFacts,
     Right,
 )
+from orderkeep.messaging.rabbitmq.options import DelayBackend, QueueArguments, WrongTopologyError
+from orderkeep.wiring.doctor.examination import Examination
+from orderkeep.wiring.doctor.of_addresses import examine_addresses
+from orderkeep.wiring.doctor.of_rabbitmq import examine_topology, policy_commands
 from tests.unit.doctor.facts import ADDRESS, BROKER, CONSUMED, OPTIONS, found, remedy, verdicts
 
 HOLD_QUEUE = "order.timeout.hold.1800000"
@@ -228,12 +228,15 @@ def test_what_is_there_need_not_be_made() -> None:
 
 
 def test_a_missing_plugin_is_wrong() -> None:
-    facts = replace(BROKER, plugin_error="503 COMMAND_INVALID - unknown exchange type")
+    facts = replace(
+        BROKER, plugin_error=WrongTopologyError("It lacks the plugin", steps="do without.")
+    )
 
     examinations = examined(facts, replace(OPTIONS, delay=DelayBackend.PLUGIN))
 
     assert ("broker.delay", "wrong") in verdicts(examinations)
-    assert "ORDERKEEP_DELAY_BACKEND=hold-queue" in remedy(examinations, "broker.delay")
+    assert found(examinations, "broker.delay") == "It lacks the plugin; `work` does not start"
+    assert remedy(examinations, "broker.delay") == "do without."
 
 
 def test_the_plugin_itself_is_a_warning() -> None:
@@ -243,13 +246,16 @@ def test_the_plugin_itself_is_a_warning() -> None:
 
 
 def test_a_binding_past_the_hold_queue_is_wrong() -> None:
-    facts = replace(BROKER, stray_binding="It is bound past the hold queue. To mend it: unbind it.")
+    facts = replace(
+        BROKER,
+        stray_binding=WrongTopologyError("It is bound past the hold queue", steps="unbind it."),
+    )
 
     examinations = examined(facts)
 
     assert verdicts(examinations) == [("broker.delay", "wrong")]
     assert found(examinations, "broker.delay") == "It is bound past the hold queue"
-    assert remedy(examinations, "broker.delay") == "To mend it: unbind it."
+    assert remedy(examinations, "broker.delay") == "unbind it."
 
 
 def test_a_look_that_ended_early_says_so() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orderkeep.wiring.doctor.rabbitmq_facts import (
+from orderkeep.messaging.rabbitmq.facts import (
     ArgumentValue,
     differing_argument,
     refused_kind,

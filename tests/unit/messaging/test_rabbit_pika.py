@@ -8,6 +8,7 @@ from pika.adapters.utils.io_services_utils import _AsyncTransportBase
 from pika.connection import Connection as PikaConnection
 
 from orderkeep.messaging.rabbitmq.connection import Connection, address_of, parameters_of
+from orderkeep.messaging.rabbitmq.options import RabbitOptions
 
 
 @pytest.mark.parametrize("name", ["_read_frame", "_output_marshaled_frames"])
@@ -32,7 +33,7 @@ def test_what_we_reach_for_is_there():
 
 
 def parameters(url: str):
-    return parameters_of(url, heartbeat_s=10, connect_timeout_s=3.0, connection_name="x")
+    return parameters_of(url, options=RabbitOptions(), name="x")
 
 
 def test_a_certificate_is_verified_and_belongs_to_the_host():

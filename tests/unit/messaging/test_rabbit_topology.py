@@ -1,13 +1,14 @@
 """What is declared for a topology, and in which order."""
 
 from orderkeep.contracts.topology import TOPOLOGY
-from orderkeep.messaging.rabbitmq import DelayBackend, QueueArguments, RabbitOptions, policies_of
+from orderkeep.messaging.rabbitmq import DelayBackend, QueueArguments, RabbitOptions
 from orderkeep.messaging.rabbitmq.topology import (
     BindingDeclaration,
     Declaration,
     ExchangeDeclaration,
     QueueDeclaration,
     declarations_of,
+    policies_of,
 )
 
 PLAIN = QueueArguments.PLAIN
@@ -34,7 +35,7 @@ def test_every_quorum_queue_has_a_limit_of_its_own():
     ]
 
     assert len(quorum) == 19
-    assert {each.arguments["x-delivery-limit"] for each in quorum} == {10_000}
+    assert {each.arguments["x-delivery-limit"] for each in quorum} == {10_000, 1_000_000_000}
 
 
 def test_what_passes_the_limit_goes_to_the_queue_beside_and_from_there_nowhere():
@@ -48,7 +49,7 @@ def test_what_passes_the_limit_goes_to_the_queue_beside_and_from_there_nowhere()
     }
     assert queue("cart-sync.dead").arguments == {
         "x-queue-type": "quorum",
-        "x-delivery-limit": 10_000,
+        "x-delivery-limit": 1_000_000_000,
     }
 
 

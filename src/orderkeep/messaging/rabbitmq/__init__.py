@@ -8,6 +8,7 @@ What is here, from the outside in:
     delays        which way a message takes to its queue (pure)
     publisher     whose fault it is when something cannot be published; confirms keeps the account
     consumption   what is in hand
+    look          what `orderkeep doctor` sees: asks questions that change nothing, brings facts
     line          a connection that is there when it is asked for
     connection, channel, properties, field_table      AMQP itself, on top of pika
 
@@ -23,16 +24,13 @@ from orderkeep.messaging.rabbitmq.options import (
     RabbitOptions,
     WrongTopologyError,
 )
-from orderkeep.messaging.rabbitmq.topology import Policy, policies_of
 
 __all__ = [
     "DelayBackend",
     "DelayPluginMissingError",
     "Difference",
-    "Policy",
     "QueueArguments",
     "RabbitBroker",
     "RabbitOptions",
     "WrongTopologyError",
-    "policies_of",
 ]

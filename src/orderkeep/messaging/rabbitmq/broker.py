@@ -5,7 +5,6 @@ broker blocks the one that publishes while it has an alarm, and consuming is wha
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -67,8 +66,6 @@ class RabbitBroker:
         Raises:
             ValueError: a URL is none.
         """
-        # Whatever pika has to say reaches us as an error or an event, and then the log.
-        logging.getLogger("pika").setLevel(logging.CRITICAL)
         self._urls = tuple(urls)
         self._options = options
         self._draw_jitter = draw_jitter
@@ -157,17 +154,9 @@ class RabbitBroker:
         )
 
     def _line(self, purpose: str) -> Line:
-        options = self._options
+        name = f"{self._options.connection_name} {purpose}"
         return Line(
-            [
-                parameters_of(
-                    url,
-                    heartbeat_s=options.heartbeat_s,
-                    connect_timeout_s=options.connect_timeout_s,
-                    connection_name=f"{options.connection_name} {purpose}",
-                )
-                for url in self._urls
-            ],
+            [parameters_of(url, options=self._options, name=name) for url in self._urls],
             draw_jitter=self._draw_jitter,
         )
 
@@ -206,9 +195,9 @@ class RabbitBroker:
                         connection, topology.delays, options=self._options
                     )
             case DelayBackend.PLUGIN:
-                for delay in topology.delays:
+                if topology.delays:
                     async with self._throw_away_connection() as connection:
-                        await require_plugin(connection, delay, options=self._options)
+                        await require_plugin(connection, options=self._options)
                 return True
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ answer in time takes its connection with it, for nobody knows what the broker ma
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Self
 
 import pika.channel
@@ -43,6 +44,14 @@ class ChannelLostError(Exception):
         self.text = text
         self.code = code
         self.connection_code = connection_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCounts:
+    """How full a queue is."""
+
+    message_count: int
+    consumer_count: int
 
 
 class Channel:
@@ -86,11 +95,7 @@ class Channel:
             )
         )
 
-    async def delete_exchange(self, name: str) -> None:
-        """Delete an exchange."""
-        await self._call(lambda answer: self.raw.exchange_delete(name, callback=answer))
-
-    async def find_exchange(self, name: str) -> None:
+    async def require_exchange(self, name: str) -> None:
         """Return if the exchange exists, of whatever type; else the channel is lost with 404."""
         await self._call(
             lambda answer: self.raw.exchange_declare(name, passive=True, callback=answer)
@@ -104,9 +109,14 @@ class Channel:
             )
         )
 
-    async def find_queue(self, name: str) -> None:
-        """Return if the queue exists, whatever it is; else the channel is lost with 404."""
-        await self._call(lambda answer: self.raw.queue_declare(name, passive=True, callback=answer))
+    async def require_queue(self, name: str) -> QueueCounts:
+        """Return how full the queue is, whatever it is; else the channel is lost with 404."""
+        frame = await self._call(
+            lambda answer: self.raw.queue_declare(name, passive=True, callback=answer)
+        )
+        return QueueCounts(
+            message_count=frame.method.message_count, consumer_count=frame.method.consumer_count
+        )
 
     async def bind_queue(self, name: str, *, exchange: str, routing_key: str) -> None:
         """Bind a queue to an exchange."""
@@ -114,6 +124,12 @@ class Channel:
             lambda answer: self.raw.queue_bind(
                 name, exchange, routing_key=routing_key, callback=answer
             )
+        )
+
+    async def unbind_queue(self, name: str, *, exchange: str, routing_key: str) -> None:
+        """Remove a binding; that there is none is no error."""
+        await self._call(
+            lambda answer: self.raw.queue_unbind(name, exchange, routing_key, callback=answer)
         )
 
     async def set_prefetch(self, count: int) -> None:
@@ -148,10 +164,6 @@ class Channel:
         )
         return tags[0]
 
-    async def cancel(self, consumer_tag: str) -> None:
-        """Receive no more, and return once the last message has come."""
-        await self._call(lambda answer: self.raw.basic_cancel(consumer_tag, callback=answer))
-
     async def close(self) -> None:
         """Close the channel; what is in hand goes back to its queue."""
         if self.lost is not None or not self.raw.is_open:
@@ -167,7 +179,7 @@ class Channel:
         self.raw = self.connection.channel(on_open_callback=answer)
         self.raw.add_on_close_callback(self._note_closed)
 
-    async def _call(self, start: Callable[[Callable[[object], None]], object]) -> object:
+    async def _call(self, start: Callable[[Callable[[object], None]], object]) -> Any:  # noqa: ANN401 (pika's frames have no common type)
         """Make a call and return the broker's answer.
 
         Args:
@@ -178,7 +190,7 @@ class Channel:
         """
         if self.lost is not None:
             raise self.lost
-        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._answers.add(answer)
         try:
             start(lambda frame: None if answer.done() else answer.set_result(frame))

@@ -10,6 +10,7 @@ already carries.
 """
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from pika.frame import Frame, Header, Method, ProtocolHeader, decode_frame
 from pika.spec import Connection as ConnectionMethods
 
 from orderkeep.messaging.column_text import error_words
+from orderkeep.messaging.rabbitmq.options import RabbitOptions
 from orderkeep.messaging.rabbitmq.properties import RawProperties
 
 _FRAME_HEADER = struct.Struct(">BHI")
@@ -139,26 +141,29 @@ class Connection(AsyncioConnection):
         return end + 1, Header(channel_number, body_size, properties)
 
 
-def parameters_of(
-    url: str, *, heartbeat_s: int, connect_timeout_s: float, connection_name: str
-) -> pika.URLParameters:
+def parameters_of(url: str, *, options: RabbitOptions, name: str) -> pika.URLParameters:
     """Return what pika needs to connect to an `amqp://` or `amqps://` address.
 
     The certificate behind an `amqps://` address is verified, by the authorities of the system, or
     by those of `?ssl_options={'cafile': PATH}`.
 
+    Args:
+        url: The address.
+        options: How long anything may take.
+        name: Of the connection, as the broker's operator sees it.
+
     Raises:
         ValueError: the address is none.
     """
     parameters = pika.URLParameters(url)
-    parameters.heartbeat = heartbeat_s
-    parameters.socket_timeout = connect_timeout_s
-    parameters.stack_timeout = connect_timeout_s
+    parameters.heartbeat = options.heartbeat_s
+    parameters.socket_timeout = options.connect_timeout_s
+    parameters.stack_timeout = options.connect_timeout_s
     parameters.connection_attempts = 1
     parameters.retry_delay = 0
     # We decide ourselves what to do about an alarm.
     parameters.blocked_connection_timeout = None
-    parameters.client_properties = {"connection_name": connection_name, "product": "Orderkeep"}
+    parameters.client_properties = {"connection_name": name, "product": "Orderkeep"}
     return parameters
 
 
@@ -174,6 +179,8 @@ async def connect(parameters: pika.URLParameters) -> Connection:
     Raises:
         ConnectFailedError: there is none to be had at this address now.
     """
+    # Whatever pika has to say reaches us as an error or an event, and then the log.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
     loop = asyncio.get_running_loop()
     opened: asyncio.Future[Connection] = loop.create_future()
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from pika import spec
+
 from orderkeep.messaging.broker import BrokerUnavailableError, Delay
 from orderkeep.messaging.message import PublishResult
 from orderkeep.messaging.rabbitmq.channel import Channel, ChannelLostError
@@ -31,11 +33,12 @@ from orderkeep.messaging.rabbitmq.topology import (
     QueueDeclaration,
 )
 
-# Reply codes of the broker.
-ACCESS_REFUSED = 403
-NOT_FOUND = 404
-PRECONDITION_FAILED = 406
-COMMAND_INVALID = 503
+# An argument with a value that it may not have: an exchange declared with it is never made.
+EXCHANGE_POISON = "alternate-exchange"
+NO_EXCHANGE = 0
+
+# Nobody binds with this key, and no queue and no exchange has this name.
+NOBODYS_NAME = "orderkeep-looks"
 
 # The properties of an exchange that decide where its messages go.
 _TYPE_WORDS = ("'type'", "'x-delayed-type'")
@@ -92,12 +95,12 @@ class _Declaring:
     async def declare(self, declaration: Declaration) -> None:
         channel = await self._open_channel()
         try:
-            await declare_on(channel, declaration)
+            await _declare_on(channel, declaration)
         except ChannelLostError as error:
             match error.code:
                 case None:
                     raise
-                case 403 | 406:  # access refused, precondition failed
+                case spec.ACCESS_REFUSED | spec.PRECONDITION_FAILED:
                     await self._use_as_it_is(declaration, error)
                 case _:
                     raise BrokerUnavailableError(error.text) from error
@@ -105,16 +108,16 @@ class _Declaring:
     async def _use_as_it_is(self, declaration: Declaration, error: ChannelLostError) -> None:
         if (
             isinstance(declaration, ExchangeDeclaration)
-            and error.code == PRECONDITION_FAILED
-            and has_wrong_type(error)
+            and error.code == spec.PRECONDITION_FAILED
+            and _has_wrong_type(error)
         ):
-            raise wrong_type(declaration, error) from error
+            raise _wrong_type(declaration, error) from error
         # Nobody can tell whether a binding is there; if not, messages are returned.
         name = (
             declaration.queue if isinstance(declaration, BindingDeclaration) else declaration.name
         )
         try:
-            await find(await self._open_channel(), declaration)
+            await _require(await self._open_channel(), declaration)
         except ChannelLostError as missing:
             if missing.code is None:
                 raise
@@ -130,7 +133,7 @@ class _Declaring:
         return self._channel
 
 
-async def declare_on(channel: Channel, declaration: Declaration) -> None:
+async def _declare_on(channel: Channel, declaration: Declaration) -> None:
     """Declare one thing.
 
     Raises:
@@ -155,7 +158,7 @@ async def declare_on(channel: Channel, declaration: Declaration) -> None:
             assert_never(declaration)
 
 
-async def find(channel: Channel, declaration: Declaration) -> None:
+async def _require(channel: Channel, declaration: Declaration) -> None:
     """Return if what is declared exists in whatever form; a binding, if its ends do.
 
     Raises:
@@ -163,27 +166,27 @@ async def find(channel: Channel, declaration: Declaration) -> None:
     """
     match declaration:
         case ExchangeDeclaration():
-            await channel.find_exchange(declaration.name)
+            await channel.require_exchange(declaration.name)
         case QueueDeclaration():
-            await channel.find_queue(declaration.name)
+            await channel.require_queue(declaration.name)
         case BindingDeclaration():
-            await channel.find_exchange(declaration.exchange)
-            await channel.find_queue(declaration.queue)
+            await channel.require_exchange(declaration.exchange)
+            await channel.require_queue(declaration.queue)
         case _:
             assert_never(declaration)
 
 
-def has_wrong_type(error: ChannelLostError) -> bool:
+def _has_wrong_type(error: ChannelLostError) -> bool:
     """Whether the broker refused an exchange because of how it picks queues."""
     return any(word in error.text for word in _TYPE_WORDS)
 
 
-def wrong_type(declaration: ExchangeDeclaration, error: ChannelLostError) -> WrongTopologyError:
+def _wrong_type(declaration: ExchangeDeclaration, error: ChannelLostError) -> WrongTopologyError:
     """Return the refusal of an exchange that has another type."""
     return WrongTopologyError(
         f"The exchange {declaration.name} is of another type than {declaration.type}: {error.text}",
         steps=(
-            "To mend it: stop the programs that publish to it, delete the exchange "
+            "stop the programs that publish to it, delete the exchange "
             f"(rabbitmqadmin delete exchange name={declaration.name}) and start again; it is made "
             "anew. If another program needs it as it is, choose the ORDERKEEP_DELAY_BACKEND that "
             "fits its type: plugin for x-delayed-message, outbox for none of our business."
@@ -191,30 +194,29 @@ def wrong_type(declaration: ExchangeDeclaration, error: ChannelLostError) -> Wro
     )
 
 
-async def require_plugin(connection: Connection, delay: Delay, *, options: RabbitOptions) -> None:
-    """Refuse a broker that has no delayed message exchanges.
+async def require_plugin(connection: Connection, *, options: RabbitOptions) -> None:
+    """Refuse a broker that has no delayed message exchanges; nothing is made.
 
     Args:
         connection: To be thrown away: a broker that does not know the type closes it.
-        delay: Names the exchange that will be declared; one beside it is made, and deleted again.
         options: How long the broker has.
 
     Raises:
         DelayPluginMissingError: it has none.
         BrokerUnavailableError: the connection is lost.
     """
-    name = f"{delay.exchange}.probe"
     try:
         channel = await Channel.open(connection, call_timeout_s=options.call_timeout_s)
         await channel.declare_exchange(
-            name, exchange_type=DELAYED_TYPE, arguments=DELAYED_ARGUMENTS
+            NOBODYS_NAME,
+            exchange_type=DELAYED_TYPE,
+            arguments={**DELAYED_ARGUMENTS, EXCHANGE_POISON: NO_EXCHANGE},
         )
-        await channel.delete_exchange(name)
     except ChannelLostError as error:
-        if COMMAND_INVALID in (error.connection_code, error.code):
+        if spec.COMMAND_INVALID in (error.connection_code, error.code):
             raise _plugin_missing(error) from error
-        # A user who may not make it has been told so after the type was found.
-        if error.code != ACCESS_REFUSED:
+        # Whatever else it objects to, it has found the type before.
+        if error.code is None:
             raise BrokerUnavailableError(error.text) from error
 
 
@@ -222,7 +224,7 @@ def _plugin_missing(error: ChannelLostError) -> DelayPluginMissingError:
     return DelayPluginMissingError(
         f"The broker has no exchanges of the type {DELAYED_TYPE}: {error.text}",
         steps=(
-            "To mend it: set ORDERKEEP_DELAY_BACKEND=hold-queue, which needs no plugin; or "
+            "set ORDERKEEP_DELAY_BACKEND=hold-queue, which needs no plugin; or "
             "install and enable rabbitmq_delayed_message_exchange on every node (it is not "
             "maintained any more, and does not run on RabbitMQ 4.3 and later)."
         ),
@@ -276,7 +278,7 @@ def _stray_binding(delay: Delay) -> WrongTopologyError:
         f"The exchange {delay.exchange} is bound straight to the queue {delay.queue}, so that a "
         "delayed message would arrive at once",
         steps=(
-            "To mend it: remove the binding (rabbitmqadmin delete binding "
+            "remove the binding (rabbitmqadmin delete binding "
             f"source={delay.exchange} destination_type=queue destination={delay.queue} "
             f"properties_key={delay.queue}) and start again. The queue gets its messages from "
             f"the queue that holds them, {delay.hold_queue_prefix}…, by itself."

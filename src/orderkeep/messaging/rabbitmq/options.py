@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from orderkeep.messaging.broker import BrokerRefusedError
+
 # RabbitMQ keeps a time to live in 32 bits of milliseconds: 49 days.
 HOLD_MS_MAX = 2**32 - 1
 
@@ -76,16 +78,18 @@ class RabbitOptions:
             raise ValueError(message)
 
 
-class WrongTopologyError(Exception):
+class WrongTopologyError(BrokerRefusedError):
     """The broker is set up so that messages would go wrong; somebody has to mend it.
 
     Attributes:
-        steps: What to do, for a person.
+        what: What is wrong, for a person.
+        steps: What to do.
     """
 
     def __init__(self, what: str, *, steps: str) -> None:
         """Tell what is wrong, and how to mend it."""
-        super().__init__(f"{what}. {steps}")
+        super().__init__(f"{what}. To mend it: {steps}")
+        self.what = what
         self.steps = steps
 
 

@@ -16,6 +16,8 @@ A crash leaves outcomes that nobody knows. While the broker has an alarm nothing
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from pika import spec
+
 from orderkeep.messaging.broker import BrokerUnavailableError
 from orderkeep.messaging.message import PublishOutcome, PublishResult
 from orderkeep.messaging.rabbitmq.channel import ChannelLostError
@@ -26,7 +28,7 @@ from orderkeep.messaging.rabbitmq.options import RabbitOptions
 
 # Reply codes by which the broker closes a channel because of what stands in one message: too large,
 # or a property that is wrong in itself.
-_OWN_FAULTS = frozenset({311, 406})
+_OWN_FAULTS = frozenset({spec.CONTENT_TOO_LARGE, spec.PRECONDITION_FAILED})
 
 # What stands around a message's properties in their frame.
 _FRAME_OVERHEAD = 20

@@ -6,8 +6,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from orderkeep.database.postgresql_facts import PostgresqlFacts, read_postgresql_facts
+from orderkeep.database.postgresql_pooler import POOLER_FOUND, POOLER_REMEDY
 from orderkeep.database.schema import METADATA
-from orderkeep.database.schema_version import SchemaState, find_schema_state
+from orderkeep.database.schema_version import SCHEMA_WORDS, SchemaState, find_schema_state
 from orderkeep.database.sqlite_facts import (
     read_sqlite_facts,
     read_synchronous,
@@ -16,6 +17,7 @@ from orderkeep.database.sqlite_facts import (
 from orderkeep.database.transaction import (
     Database,
     ReadTransaction,
+    StoreTooOldError,
     StoreUnavailableError,
     TransactionPoolerError,
 )
@@ -35,6 +37,7 @@ from orderkeep.wiring.doctor.of_postgresql import (
     ClockFacts,
     examine_clock,
     examine_connections,
+    examine_old_server,
     examine_role,
     examine_server,
 )
@@ -114,6 +117,8 @@ async def _examine_postgresql(settings: Settings, *, now: Now) -> list[Examinati
         try:
             facts = await database.read(read_postgresql_facts)
             clock = await database.read(lambda transaction: _read_clock(transaction, now=now))
+        except StoreTooOldError as error:
+            return [examine_old_server(error)]
         except StoreUnavailableError as error:
             return [_unreachable("database.reachable", shown, error), direct]
         examinations = [
@@ -165,9 +170,10 @@ async def _examine_direct_url(settings: Settings, database: Database) -> Examina
     shown = masked_url(settings.effective_database_direct_url)
     try:
         session = await database.open_session(on_lost=_ignore)
-    except TransactionPoolerError as error:
-        what, _, remedy = str(error).partition(": ")
-        return wrong(name, f"{shown}: {what}", remedy=remedy)
+    except TransactionPoolerError:
+        return wrong(name, f"{shown}: {POOLER_FOUND}", remedy=POOLER_REMEDY)
+    except StoreTooOldError as error:
+        return examine_old_server(error)
     except StoreUnavailableError as error:
         name = name if _has_direct_url(settings) else "database.reachable"
         return _unreachable(name, shown, error)
@@ -181,29 +187,19 @@ async def _examine_schema(settings: Settings) -> Examination:
         state = await asyncio.to_thread(find_schema_state, schema_url(settings))
     except StoreUnavailableError as error:
         return _unreachable(name, masked_url(settings.effective_database_direct_url), error)
-    match state:
-        case SchemaState.CURRENT:
-            return fine(name, "it is that of this release")
-        case SchemaState.AHEAD:
-            return wrong(
-                name,
-                "the database was made by a newer release, which this one does not know",
-                remedy="install that release, or a newer one",
-            )
-        case SchemaState.BEHIND if settings.is_embedded:
-            return warning(
-                name,
-                "migrations are pending",
-                remedy="make a backup; then `orderkeep migrate`, or `orderkeep run`, carries them"
-                " out",
-            )
-        case SchemaState.BEHIND:
-            return wrong(
-                name,
-                "migrations are pending: `serve` and `work` do not start",
-                remedy="make a backup; then run `orderkeep migrate` as the role that owns the"
-                " tables",
-            )
+    if state is SchemaState.CURRENT:
+        return fine(name, "it is that of this release")
+    words = SCHEMA_WORDS[state]
+    if state is SchemaState.AHEAD:
+        return wrong(name, words.found, remedy=words.remedy)
+    if settings.is_embedded:
+        remedy = f"make a backup; then {words.remedy}, or `orderkeep run`"
+        return warning(name, words.found, remedy=remedy)
+    return wrong(
+        name,
+        f"{words.found}: `serve` and `work` do not start",
+        remedy=f"make a backup; then {words.remedy} as the role that owns the tables",
+    )
 
 
 async def _examine_messages(settings: Settings, database: Database) -> list[Examination]:

@@ -1,25 +1,21 @@
 """The whole examination, in the order in which a person would ask."""
 
-import logging
 import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from urllib.parse import unquote
 
-import httpx
-
 from orderkeep.instant import Instant
-from orderkeep.messaging.rabbitmq.options import DelayBackend, QueueArguments, RabbitOptions
+from orderkeep.messaging.rabbitmq.look import look_at_address, look_at_broker
 from orderkeep.settings import Settings
 from orderkeep.wiring.doctor.database import examine_database
 from orderkeep.wiring.doctor.examination import Examination, fine
 from orderkeep.wiring.doctor.of_addresses import examine_addresses
 from orderkeep.wiring.doctor.of_rabbitmq import examine_topology
 from orderkeep.wiring.doctor.of_settings import examine_settings
-from orderkeep.wiring.doctor.rabbitmq import look_at_address, look_at_broker
 from orderkeep.wiring.parts import Role
-from orderkeep.wiring.shop import build_shop
-from orderkeep.wiring.storage import open_brokers, open_database, used_topology
+from orderkeep.wiring.shop import unstarted_shop
+from orderkeep.wiring.storage import rabbit_options, used_topology
 
 _CONNECTION_NAME = "orderkeep doctor"
 
@@ -39,9 +35,9 @@ async def examine(settings: Settings, *, now: Callable[[], Instant]) -> list[Exa
         settings: What to examine.
         now: Reads this machine's clock.
     """
-    # Whatever pika has to say reaches us as an error.
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
-    read_queues = await _find_read_queues(settings)
+    # The queues that the services of these settings read.
+    async with unstarted_shop(settings, roles=frozenset({Role.WORK})) as shop:
+        read_queues = shop.read_queues
     unread = {queue.name for queue in used_topology(settings).queues} - read_queues
     examinations = [
         *examine_settings(
@@ -57,12 +53,7 @@ async def examine(settings: Settings, *, now: Callable[[], Instant]) -> list[Exa
 async def _examine_broker(settings: Settings, *, read_queues: Collection[str]) -> list[Examination]:
     if settings.has_database_queues:
         return [fine("broker", "the queues are in the database; there is no broker")]
-    options = RabbitOptions(
-        arguments=QueueArguments(settings.queue_arguments),
-        delay=DelayBackend(settings.delay_backend),
-        hold_s=settings.order_timeout_s,
-        connection_name=_CONNECTION_NAME,
-    )
+    options = rabbit_options(settings, name=_CONNECTION_NAME)
     topology = used_topology(settings)
     consumed = {queue.name for queue in topology.queues} & set(read_queues)
     addresses = [await look_at_address(url, options=options) for url in settings.broker_url]
@@ -73,27 +64,6 @@ async def _examine_broker(settings: Settings, *, read_queues: Collection[str]) -
             examinations += examine_topology(facts, topology, options=options, consumed=consumed)
             break
     return examinations
-
-
-async def _find_read_queues(settings: Settings) -> frozenset[str]:
-    """Return the queues that the services of these settings read."""
-    database = open_database(settings)
-    brokers = open_brokers(settings, database)
-    try:
-        async with httpx.AsyncClient() as client:
-            shop = build_shop(
-                settings,
-                roles=frozenset({Role.WORK}),
-                database=database,
-                brokers=brokers,
-                jwt_secret="",
-                client=client,
-                relay=lambda _name, _signal: None,
-            )
-            return shop.read_queues
-    finally:
-        await brokers.close()
-        await database.close()
 
 
 def _passwords_of(settings: Settings) -> frozenset[str]:

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from orderkeep.messaging.rabbitmq.facts import AddressFacts
 from orderkeep.wiring.doctor.examination import Examination, fine, warning, wrong
 from orderkeep.wiring.doctor.of_settings import is_local
-from orderkeep.wiring.doctor.rabbitmq_facts import AddressFacts
 
 # Quorum queues have times to live, and dead-letter at least once, from this version on.
 _VERSION_MIN = (3, 10)

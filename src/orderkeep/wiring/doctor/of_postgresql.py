@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from orderkeep.database.postgresql_facts import PostgresqlFacts
+from orderkeep.database.transaction import StoreTooOldError
 from orderkeep.wiring.doctor.examination import (
     Examination,
     counted,
@@ -12,11 +13,6 @@ from orderkeep.wiring.doctor.examination import (
     warning,
     wrong,
 )
-
-_VERSION_MIN = 15
-
-# PostgreSQL counts 150020 for 15.20.
-_NUMBERS_OF_A_MAJOR_VERSION = 10_000
 
 # Beside its pool a process has a session for each dispatcher, and one that listens for wake-ups.
 SESSIONS_OF_A_PROCESS_COUNT = 4
@@ -50,7 +46,8 @@ def examine_server(facts: PostgresqlFacts, *, is_local: bool) -> Iterator[Examin
         facts: What it says.
         is_local: Whether the way to it stays on this machine.
     """
-    yield _version(facts)
+    # One that is too old lets nobody of ours in: see `examine_old_server`.
+    yield fine("database.version", f"PostgreSQL {facts.version}")
     if facts.encoding != "UTF8":
         yield wrong(
             "database.encoding",
@@ -72,6 +69,11 @@ def examine_server(facts: PostgresqlFacts, *, is_local: bool) -> Iterator[Examin
             remedy="add `?sslmode=verify-full` to ORDERKEEP_DATABASE_URL, and turn `ssl` on at the"
             " server",
         )
+
+
+def examine_old_server(refusal: StoreTooOldError) -> Examination:
+    """Return what to do about a server that is too old to be used at all."""
+    return wrong("database.version", str(refusal), remedy="upgrade the server")
 
 
 def examine_role(facts: PostgresqlFacts, *, table_names: Collection[str]) -> Iterator[Examination]:
@@ -171,17 +173,6 @@ def examine_clock(facts: ClockFacts) -> Examination:
 def quoted(name: str) -> str:
     """Return a name as SQL reads it, whatever it holds."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def _version(facts: PostgresqlFacts) -> Examination:
-    found = f"PostgreSQL {facts.version}"
-    if facts.version_number < _VERSION_MIN * _NUMBERS_OF_A_MAJOR_VERSION:
-        return wrong(
-            "database.version",
-            f"{found} is too old: {_VERSION_MIN} or newer is needed",
-            remedy="upgrade the server",
-        )
-    return fine("database.version", found)
 
 
 def _durability(facts: PostgresqlFacts) -> Iterator[Examination]:

@@ -6,22 +6,23 @@ from collections.abc import Collection, Iterator, Sequence
 
 from orderkeep.messaging.broker import Topology
 from orderkeep.messaging.rabbitmq.delays import hold_ms, hold_queue
-from orderkeep.messaging.rabbitmq.options import DelayBackend, QueueArguments, RabbitOptions
-from orderkeep.messaging.rabbitmq.topology import DEAD_SUFFIX, policies_of
-from orderkeep.wiring.doctor.examination import (
-    Examination,
-    counted,
-    fine,
-    listed,
-    warning,
-    wrong,
-)
-from orderkeep.wiring.doctor.rabbitmq_facts import (
+from orderkeep.messaging.rabbitmq.facts import (
     DEFAULT_EXCHANGE_IN_RIGHTS,
     BrokerFacts,
     ExchangeFacts,
     QueueFacts,
     Right,
+)
+from orderkeep.messaging.rabbitmq.options import DelayBackend, QueueArguments, RabbitOptions
+from orderkeep.messaging.rabbitmq.topology import DEAD_SUFFIX, policies_of
+from orderkeep.wiring.doctor.examination import (
+    Examination,
+    Verdict,
+    counted,
+    fine,
+    listed,
+    warning,
+    wrong,
 )
 
 _RIGHTS_REMEDY = (
@@ -292,16 +293,12 @@ def _delay(
     if facts.plugin_error is not None:
         yield wrong(
             name,
-            f"the broker lacks the delayed message plugin, and `work` does not start:"
-            f" {facts.plugin_error}",
-            remedy="set ORDERKEEP_DELAY_BACKEND=hold-queue, which needs no plugin; or install and"
-            " enable rabbitmq_delayed_message_exchange on every node (it is no longer maintained,"
-            " and does not run on 4.3)",
+            f"{facts.plugin_error.what}; `work` does not start",
+            remedy=facts.plugin_error.steps,
         )
         return
     if facts.stray_binding is not None:
-        what, _, steps = facts.stray_binding.partition(". ")
-        yield wrong(name, what, remedy=steps)
+        yield wrong(name, facts.stray_binding.what, remedy=facts.stray_binding.steps)
         return
     if facts.lost is not None:
         return
@@ -328,7 +325,7 @@ def _delay(
 def _policies(facts: BrokerFacts, topology: Topology) -> Examination:
     return Examination(
         name="broker.policies",
-        verdict=fine("", "").verdict,
+        verdict=Verdict.OK,
         found="queues are declared without arguments (ORDERKEEP_QUEUE_ARGUMENTS=plain); AMQP does"
         " not tell which policies there are",
         remedy="quorum queues need these policies in place of the arguments. No policy makes a"

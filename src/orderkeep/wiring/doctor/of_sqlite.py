@@ -2,21 +2,19 @@
 
 from collections.abc import Iterator
 
+from orderkeep.database.sqlite import SQLITE_VERSION_MIN
 from orderkeep.database.sqlite_facts import SqliteFacts
 from orderkeep.wiring.doctor.examination import Examination, fine, skipped, wrong
-
-# What the engine needs is held there as well, by a refusal; here it is told before it is needed.
-_VERSION_MIN = (3, 35, 0)
 
 
 def examine_library(version: tuple[int, int, int]) -> Examination:
     """Return whether the SQLite of this Python has all that is needed."""
     name = "database.version"
     found = f"SQLite {_dotted(version)}"
-    if version < _VERSION_MIN:
+    if version < SQLITE_VERSION_MIN:
         return wrong(
             name,
-            f"{found} is too old: {_dotted(_VERSION_MIN)} or newer is needed",
+            f"{found} is too old: {_dotted(SQLITE_VERSION_MIN)} or newer is needed",
             remedy="use a Python that is built with a newer SQLite",
         )
     return fine(name, found)

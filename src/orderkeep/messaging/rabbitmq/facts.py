@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from orderkeep.messaging.rabbitmq.options import WrongTopologyError
+
 # The name by which rights speak of the default exchange.
 DEFAULT_EXCHANGE_IN_RIGHTS = "amq.default"
 
@@ -113,8 +115,8 @@ class BrokerFacts:
     vhost: str
     queues: tuple[QueueFacts, ...] = ()
     exchanges: tuple[ExchangeFacts, ...] = ()
-    plugin_error: str | None = None
-    stray_binding: str | None = None
+    plugin_error: WrongTopologyError | None = None
+    stray_binding: WrongTopologyError | None = None
     lost: str | None = None
 
 

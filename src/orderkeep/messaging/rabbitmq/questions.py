@@ -12,25 +12,18 @@ something, so that is what is asked for, in a way that the broker has to refuse 
 Each objection closes the channel, so it costs a new one.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from orderkeep.messaging.broker import BrokerUnavailableError
-from orderkeep.messaging.rabbitmq.channel import Channel, ChannelLostError
+from orderkeep.messaging.rabbitmq.channel import Channel, ChannelLostError, QueueCounts
 from orderkeep.messaging.rabbitmq.connection import Connection
+from orderkeep.messaging.rabbitmq.declaring import EXCHANGE_POISON, NO_EXCHANGE, NOBODYS_NAME
 
 # A value that no argument may have, for arguments that quorum queues, or classic queues, do not
 # have at all: a queue does not compare what its kind does not have.
 QUEUE_POISONS = ("x-max-priority", "x-quorum-initial-group-size")
 _NEVER = "never"
-
-EXCHANGE_POISON = "alternate-exchange"
-_NO_EXCHANGE = 0
-
-# Nobody binds with this key, and no queue and no exchange has this name.
-NOBODYS_NAME = "orderkeep-doctor-looks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +37,6 @@ class Objection:
 
     code: int
     text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueCounts:
-    """How full a queue is."""
-
-    message_count: int
-    consumer_count: int
 
 
 class Questions:
@@ -73,16 +58,7 @@ class Questions:
         counts: list[QueueCounts] = []
 
         async def ask(channel: Channel) -> None:
-            frame = await self._answered(
-                channel,
-                lambda answer: channel.raw.queue_declare(queue, passive=True, callback=answer),
-            )
-            counts.append(
-                QueueCounts(
-                    message_count=frame.method.message_count,
-                    consumer_count=frame.method.consumer_count,
-                )
-            )
+            counts.append(await channel.require_queue(queue))
 
         return await self._put(ask) or counts[0]
 
@@ -97,13 +73,13 @@ class Questions:
         """Declare an exchange with a poison, which the broker compares after all else."""
         return await self._put(
             lambda channel: channel.declare_exchange(
-                name, exchange_type=exchange_type, arguments={EXCHANGE_POISON: _NO_EXCHANGE}
+                name, exchange_type=exchange_type, arguments={EXCHANGE_POISON: NO_EXCHANGE}
             )
         )
 
     async def find_exchange(self, name: str) -> Objection | None:
         """Look for an exchange; the objection is 404 where there is none."""
-        return await self._put(lambda channel: channel.find_exchange(name))
+        return await self._put(lambda channel: channel.require_exchange(name))
 
     async def consume(self, queue: str) -> Objection | None:
         """Consume with a priority that is none."""
@@ -119,12 +95,7 @@ class Questions:
     async def unbind(self, queue: str, *, exchange: str) -> Objection | None:
         """Remove a binding that nobody has made."""
         return await self._put(
-            lambda channel: self._answered(
-                channel,
-                lambda answer: channel.raw.queue_unbind(
-                    queue, exchange, NOBODYS_NAME, callback=answer
-                ),
-            )
+            lambda channel: channel.unbind_queue(queue, exchange=exchange, routing_key=NOBODYS_NAME)
         )
 
     async def write(self, exchange: str) -> Objection | None:
@@ -159,29 +130,6 @@ class Questions:
             channel = await Channel.open(self._connection, call_timeout_s=self._call_timeout_s)
             self._channel = channel
         return channel
-
-    async def _answered(
-        self, channel: Channel, start: Callable[[Callable[[object], None]], object]
-    ) -> Any:  # noqa: ANN401 (pika's frames have no common type)
-        """Start a call of pika's that the channel has no name for, and return its answer.
-
-        Raises:
-            ChannelLostError: the broker objects, or the connection is lost.
-        """
-        answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-
-        def fail(error: ChannelLostError) -> None:
-            if not answered.done():
-                answered.set_exception(error)
-
-        channel.on_lost(fail)
-        start(lambda frame: None if answered.done() else answered.set_result(frame))
-        try:
-            async with asyncio.timeout(self._call_timeout_s):
-                return await answered
-        except TimeoutError as error:
-            text = f"no answer within {self._call_timeout_s:g} s"
-            raise ChannelLostError(text) from error
 
 
 def _ignore(*_delivery: object) -> None:

@@ -1,6 +1,6 @@
 """Looks at RabbitMQ: what is there of the topology, how it differs, and what our user may do.
 
-Invariant: nothing is made, see `rabbitmq_questions.py`, with the one exception that `work` makes,
+Invariant: nothing is made, see `questions.py`, with the one exception that `work` makes,
 too: a binding past the hold queue shows only when a message takes it. See `refuse_stray_bindings`.
 """
 
@@ -10,8 +10,10 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pika import spec
+
 from orderkeep.messaging.broker import BrokerUnavailableError, Topology
-from orderkeep.messaging.rabbitmq.channel import Channel, ChannelLostError
+from orderkeep.messaging.rabbitmq.channel import ChannelLostError
 from orderkeep.messaging.rabbitmq.connection import (
     ConnectFailedError,
     Connection,
@@ -20,23 +22,12 @@ from orderkeep.messaging.rabbitmq.connection import (
     parameters_of,
 )
 from orderkeep.messaging.rabbitmq.declaring import (
-    ACCESS_REFUSED,
-    COMMAND_INVALID,
-    NOT_FOUND,
-    PRECONDITION_FAILED,
+    EXCHANGE_POISON,
     refuse_stray_bindings,
+    require_plugin,
 )
 from orderkeep.messaging.rabbitmq.delays import DEFAULT_EXCHANGE
-from orderkeep.messaging.rabbitmq.options import DelayBackend, RabbitOptions, WrongTopologyError
-from orderkeep.messaging.rabbitmq.topology import (
-    DELAYED_TYPE,
-    BindingDeclaration,
-    ExchangeDeclaration,
-    QueueDeclaration,
-    dead_queue,
-    declarations_of,
-)
-from orderkeep.wiring.doctor.rabbitmq_facts import (
+from orderkeep.messaging.rabbitmq.facts import (
     DEFAULT_EXCHANGE_IN_RIGHTS,
     AddressFacts,
     ArgumentDifference,
@@ -48,12 +39,19 @@ from orderkeep.wiring.doctor.rabbitmq_facts import (
     plain_value,
     refused_kind,
 )
-from orderkeep.wiring.doctor.rabbitmq_questions import (
-    EXCHANGE_POISON,
-    NOBODYS_NAME,
+from orderkeep.messaging.rabbitmq.options import DelayBackend, RabbitOptions, WrongTopologyError
+from orderkeep.messaging.rabbitmq.questions import (
     QUEUE_POISONS,
     Objection,
     Questions,
+)
+from orderkeep.messaging.rabbitmq.topology import (
+    DELAYED_TYPE,
+    BindingDeclaration,
+    ExchangeDeclaration,
+    QueueDeclaration,
+    dead_queue,
+    declarations_of,
 )
 
 # More arguments than any queue has.
@@ -62,12 +60,7 @@ _DIFFERENCES_COUNT_MAX = 20
 
 async def look_at_address(url: str, *, options: RabbitOptions) -> AddressFacts:
     """Return what answers at the address."""
-    parameters = parameters_of(
-        url,
-        heartbeat_s=options.heartbeat_s,
-        connect_timeout_s=options.connect_timeout_s,
-        connection_name=options.connection_name,
-    )
+    parameters = parameters_of(url, options=options, name=options.connection_name)
     facts = AddressFacts(
         address=address_of(parameters),
         host=parameters.host,
@@ -124,14 +117,7 @@ async def look_at_broker(
 
 @asynccontextmanager
 async def _connected(url: str, *, options: RabbitOptions) -> AsyncIterator[Connection]:
-    connection = await connect(
-        parameters_of(
-            url,
-            heartbeat_s=options.heartbeat_s,
-            connect_timeout_s=options.connect_timeout_s,
-            connection_name=options.connection_name,
-        )
-    )
+    connection = await connect(parameters_of(url, options=options, name=options.connection_name))
     try:
         yield connection
     finally:
@@ -178,7 +164,7 @@ class _Look:
         facts = QueueFacts(name=name, message_count=None)
         counts = await self._questions.count(name)
         if isinstance(counts, Objection):
-            if counts.code != NOT_FOUND:
+            if counts.code != spec.NOT_FOUND:
                 return replace(facts, unclear=counts.text)
         else:
             facts = replace(
@@ -202,7 +188,7 @@ class _Look:
         name, wanted = declaration.name, declaration.type
         facts = ExchangeFacts(name=name, wanted_type=wanted, type=None)
         missing = await self._questions.find_exchange(name)
-        if missing is not None and missing.code != NOT_FOUND:
+        if missing is not None and missing.code != spec.NOT_FOUND:
             return replace(facts, unclear=missing.text)
         # A broker that does not know a type closes the connection; one that has it says so itself.
         asked_type = "direct" if wanted == DELAYED_TYPE else wanted
@@ -246,7 +232,7 @@ class _Look:
         poison = 0
         current: Objection | None = objection
         while current is not None and len(found) < _DIFFERENCES_COUNT_MAX:
-            is_told = current.code == PRECONDITION_FAILED
+            is_told = current.code == spec.PRECONDITION_FAILED
             told = differing_argument(current.text, ours=assumed) if is_told else None
             if told is None or told[0] in {each.name for each in found}:
                 return tuple(found), current.text
@@ -270,28 +256,22 @@ class _Look:
         return tuple(found), None
 
 
-async def _find_plugin_error(url: str, *, options: RabbitOptions) -> str | None:
+async def _find_plugin_error(url: str, *, options: RabbitOptions) -> WrongTopologyError | None:
     """Return why there are no delayed message exchanges, where they are wanted."""
     if options.delay is not DelayBackend.PLUGIN:
         return None
     # A broker that does not know the type closes the whole connection.
     async with _connected(url, options=options) as connection:
         try:
-            channel = await Channel.open(connection, call_timeout_s=options.call_timeout_s)
-            await channel.declare_exchange(
-                NOBODYS_NAME,
-                exchange_type=DELAYED_TYPE,
-                arguments={"x-delayed-type": "direct", EXCHANGE_POISON: 0},
-            )
-        except ChannelLostError as error:
-            if COMMAND_INVALID in {error.code, error.connection_code}:
-                return error.text
+            await require_plugin(connection, options=options)
+        except WrongTopologyError as error:
+            return error
     return None
 
 
 async def _find_stray_binding(
     url: str, topology: Topology, *, options: RabbitOptions, exchanges: Collection[ExchangeFacts]
-) -> str | None:
+) -> WrongTopologyError | None:
     """Return what leads past the hold queue, where there is one."""
     if options.delay is not DelayBackend.HOLD_QUEUE:
         return None
@@ -305,7 +285,7 @@ async def _find_stray_binding(
         try:
             await refuse_stray_bindings(connection, delays, options=options)
         except WrongTopologyError as error:
-            return str(error)
+            return error
     return None
 
 
@@ -313,7 +293,7 @@ def _right_if(
     right: Right, objection: Objection | None, *, kind: str | None = None
 ) -> frozenset[Right]:
     """Return the right if the objection is that it is missing, for this kind of thing."""
-    if objection is None or objection.code != ACCESS_REFUSED:
+    if objection is None or objection.code != spec.ACCESS_REFUSED:
         return frozenset()
     if kind is not None and refused_kind(objection.text) != kind:
         return frozenset()
