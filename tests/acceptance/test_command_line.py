@@ -144,19 +144,30 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("settings", "words"),
     [
-        ({"database_url": "postgresql://shop:sesame@db/orders"}, "ORDERKEEP_DATABASE_URL"),
-        ({"broker_url": "amqp://shop:sesame@broker/"}, "ORDERKEEP_BROKER_URL"),
+        # The discard port: nobody listens there.
+        (
+            {"database_url": "postgresql://shop:sesame@127.0.0.1:9/orders"},
+            "cannot connect to PostgreSQL",
+        ),
+        (
+            {"broker_url": "amqp://shop:sesame@127.0.0.1/?heartbeat=sometimes"},
+            "ORDERKEEP_BROKER_URL",
+        ),
+        (
+            {"broker_url": "amqp://shop:sesame@127.0.0.1/?colour=red"},
+            "ORDERKEEP_BROKER_URL",
+        ),
     ],
 )
-def test_an_engine_of_a_later_release_is_refused(
-    tmp_path: Path, settings: dict[str, str], named: str
+def test_a_server_that_cannot_be_used_is_one_clear_line(
+    tmp_path: Path, settings: dict[str, str], words: str
 ) -> None:
     done = run_command("run", environment=settings_for(tmp_path, **settings))
 
     assert done.returncode == 2
-    assert named in (told := told_in_one_line(done))
+    assert words in (told := told_in_one_line(done))
     assert "sesame" not in told
 
 

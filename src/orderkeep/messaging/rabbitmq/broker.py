@@ -64,7 +64,7 @@ class RabbitBroker:
             draw_jitter: Draws 0.0..1.0 for each pause between attempts to connect.
 
         Raises:
-            ValueError: a URL is none.
+            BrokerRefusedError: a URL is none.
         """
         self._urls = tuple(urls)
         self._options = options

@@ -23,6 +23,7 @@ from pika.exceptions import AMQPConnectionError
 from pika.frame import Frame, Header, Method, ProtocolHeader, decode_frame
 from pika.spec import Connection as ConnectionMethods
 
+from orderkeep.messaging.broker import BrokerRefusedError
 from orderkeep.messaging.column_text import error_words
 from orderkeep.messaging.rabbitmq.options import RabbitOptions
 from orderkeep.messaging.rabbitmq.properties import RawProperties
@@ -153,9 +154,17 @@ def parameters_of(url: str, *, options: RabbitOptions, name: str) -> pika.URLPar
         name: Of the connection, as the broker's operator sees it.
 
     Raises:
-        ValueError: the address is none.
+        BrokerRefusedError: the address is none.
     """
-    parameters = pika.URLParameters(url)
+    try:
+        parameters = pika.URLParameters(url)
+    except (ValueError, TypeError, SyntaxError, AttributeError) as error:
+        # The library's words may quote the address, and so the password.
+        message = (
+            "an address in ORDERKEEP_BROKER_URL cannot be read: look at what stands behind its `?`,"
+            " of which only what RabbitMQ's own documents name is known"
+        )
+        raise BrokerRefusedError(message) from error
     parameters.heartbeat = options.heartbeat_s
     parameters.socket_timeout = options.connect_timeout_s
     parameters.stack_timeout = options.connect_timeout_s
