@@ -158,7 +158,7 @@ class Dispatcher:
     async def _run(self, stop: asyncio.Event) -> None:
         outages_count = 0
         # Before there is anything to send: what is wrong at the broker shows at the start.
-        await self._publishing.reach()
+        await self._publishing.declare()
         async with self._outbox.appended.also_set_by(stop):
             while not stop.is_set():
                 # Cleared before the reading: what is appended during it wakes the next wait.
@@ -206,7 +206,7 @@ class Dispatcher:
     async def _run_once(self) -> DispatchRound:
         if self._has_rivals and self._publishing.unreachable_s > UNREACHABLE_S_MAX:
             await self.close()
-            if not await self._publishing.reach():
+            if not await self._publishing.declare():
                 return DispatchRound(
                     sent_count=0, refused_count=0, held_back_count=0, wait_s=SHARE_INTERVAL_S
                 )

@@ -61,7 +61,7 @@ class Publishing:
             return 0.0
         return asyncio.get_running_loop().time() - self._unreachable_since_s
 
-    async def reach(self) -> bool:
+    async def declare(self) -> bool:
         """Declare the topology, and return whether the broker could be reached.
 
         Raises:

@@ -45,8 +45,8 @@ def readiness_checks(
             run=_outboxes_are_young(database, outboxes, age_s_max=age_s_max),
         ),
     ]
-    if brokers.reach is not None:
-        run = _broker_answers(brokers.reach)
+    if brokers.connect is not None:
+        run = _broker_answers(brokers.connect)
         checks.append(ReadinessCheck(name="broker", is_required=False, run=run))
     return checks
 
@@ -75,10 +75,10 @@ def _schema_is_current(database: Database) -> _Check:
     return check
 
 
-def _broker_answers(reach: _Check) -> _Check:
+def _broker_answers(connect: _Check) -> _Check:
     async def check() -> None:
         try:
-            await reach()
+            await connect()
         except BrokerUnavailableError as error:
             # Its words may hold addresses, which are nobody's business who asks here.
             message = "the broker cannot be reached: orders are taken, messages wait"

@@ -40,14 +40,14 @@ class Brokers:
         publishing: One way out for each service, by the name that its tables begin with: a
             dispatcher that must let go of its rows closes its own, and nobody else's.
         consuming: The way in, for all consumers.
-        reach: Raises `BrokerUnavailableError` if the broker cannot be reached; None where the
+        connect: Raises `BrokerUnavailableError` if the broker cannot be reached; None where the
             broker is the database.
         database_queue: The queues, where they are in the database.
     """
 
     publishing: Mapping[str, Broker]
     consuming: Broker
-    reach: Callable[[], Awaitable[None]] | None
+    connect: Callable[[], Awaitable[None]] | None
     database_queue: DatabaseQueue | None
 
     async def close(self) -> None:
@@ -106,7 +106,7 @@ def open_brokers(
         return Brokers(
             publishing=dict.fromkeys(names, queue),
             consuming=queue,
-            reach=None,
+            connect=None,
             database_queue=queue,
         )
     consuming = open_rabbit_broker(settings, name="orderkeep consumers")
@@ -116,7 +116,7 @@ def open_brokers(
             for name in names
         },
         consuming=consuming,
-        reach=consuming.reach,
+        connect=consuming.connect,
         database_queue=None,
     )
 

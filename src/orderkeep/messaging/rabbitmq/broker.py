@@ -84,7 +84,7 @@ class RabbitBroker:
         """What the latest declaration found in another form than it would have made it."""
         return self._differences
 
-    async def reach(self) -> None:
+    async def connect(self) -> None:
         """Return if the broker lets us in.
 
         Raises:
