@@ -9,6 +9,7 @@ because a server that it needs is missing.
 
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from types import FrameType, ModuleType
@@ -60,6 +61,7 @@ def main(names: list[str]) -> int:
     skipped: dict[str, str] = {}
     for number, name in enumerate(wanted, start=1):
         say(f"[{number} of {len(wanted)}] {name}")
+        started_at_s = time.monotonic()
         try:
             found[name] = PROGRAMS[name].run()
         except GaveUpError as error:
@@ -69,6 +71,7 @@ def main(names: list[str]) -> int:
             skipped[name] = str(error)
         except Exception:  # noqa: BLE001 (shown; the other questions are still worth asking)
             say(traceback.format_exc())
+        say(f"  took {time.monotonic() - started_at_s:.0f} s")
     signal.alarm(0)
     _show({"measured_at": rfc3339(chance.now()), "machine": measured_on, **found})
     for name, why in skipped.items():

@@ -93,7 +93,7 @@ def test_every_event_is_told_once_and_in_order_and_the_dead_are_taken_over(
             while_nothing_fails(fleet, books, observer)
             assert observer.doubles() == []
 
-            with DemoLoad(fleet.fronts, seed=2, shoppers_count=3) as load:
+            with DemoLoad(fleet.fronts, seed=20, shoppers_count=3) as load:
                 wait_for_orders(load, count=20)
                 one_is_killed(fleet, observer)
                 one_is_stopped_and_continued(fleet, books, observer)
