@@ -86,6 +86,11 @@ def lock_data_directory(path: Path) -> DataDirectoryLock:
     return DataDirectoryLock(file)
 
 
+def has_secret(path: Path) -> bool:
+    """Return whether the directory has a secret already."""
+    return (path / _SECRET_FILE).exists()
+
+
 def read_or_make_secret(path: Path, *, drawn: bytes) -> str:
     """Return the directory's secret; the first call makes it from the drawn bytes.
 

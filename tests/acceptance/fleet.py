@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import psutil  # type: ignore[import-untyped]  # it brings no types
 
@@ -143,12 +143,16 @@ class Fleet:
 
     def error_counts(self) -> Counter[str]:
         """Return how often each event was logged that says that something is broken."""
-        return Counter(
-            str(event["event"])
+        return Counter(str(event["event"]) for event in self.errors())
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Return the log lines that say that something is broken."""
+        return [
+            event
             for member in self.members
             for event in member.log_events()
             if event["level"] in {"error", "critical"}
-        )
+        ]
 
     def _start(self, *command: str) -> Member:
         member = self._add(*command)

@@ -27,7 +27,7 @@ from tests.acceptance.fleet_load import DemoLoad
 from tests.acceptance.fleet_stage import Report, Stage, say, show, stage_on, work_folder
 from tests.acceptance.fleet_takeover import (
     TAKEOVER_S_MAX,
-    lock_holders,
+    find_hold,
     measure_takeover,
     wait_for_end,
 )
@@ -218,14 +218,14 @@ def lose_workers(ground: Ground, report: Report) -> None:
 
 
 def _stop_and_continue(stage: Stage, report: Report, stopped: Member, load: DemoLoad) -> None:
-    holders = lock_holders(stopped, stage.books, postgresql_port=stage.postgresql_port)
+    hold = find_hold(stopped, stage.books, postgresql_port=stage.postgresql_port)
     over_at_s = time.monotonic() + STOPPED_S
     stopped.pause()
-    ended_s = wait_for_end(holders, stage.books)
+    ended_s = wait_for_end(hold, stage.books)
     taken_s = measure_takeover(stage.fleet, stage.observer, "demo-tea", within_s=_MEASURED_S_MAX)
     stage.let_pass(over_at_s - time.monotonic(), tell=partial(_told_of_demo, load))
     stopped.go_on()
-    report.add("sessions that held its partitions", len(holders))
+    report.add("sessions that held its partitions", len(hold.pids))
     report.add("stopped: until the server ended its sessions", f"{ended_s:.1f} s")
     report.measure("... from then until new events arrived", taken_s, at_most_s=TAKEOVER_S_MAX)
 

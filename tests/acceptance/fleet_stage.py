@@ -33,6 +33,7 @@ ORDER_TIMEOUT_S = 3.0
 REST_S_MAX = 180.0
 
 _PROGRESS_S = 10.0
+_ERRORS_SHOWN_MAX = 5
 
 _pause = threading.Event()
 
@@ -71,7 +72,7 @@ class Report:
             ("elapsed", f"{self.elapsed_s:.0f} s"),
             ("verdict", verdict),
         ]
-        text = [f"== {self.name}", *(f"{name:<58}{value}" for name, value in rows)]
+        text = [f"== {self.name}", *(f"{name:<66}{value}" for name, value in rows)]
         return "\n".join([*text, *(f"WRONG: {it}" for it in self.wrong)])
 
 
@@ -130,7 +131,9 @@ class Stage:
         report.add("... closed by the sweep, not by a message", self.books.swept_count())
         report.add("events that arrived at the observer", len(self.observer.message_ids()))
         report.add("... late copies", len(self.observer.doubles()))
-        report.add("lines logged as errors", dict(self.fleet.error_counts()) or "none")
+        for line in self.fleet.errors()[:_ERRORS_SHOWN_MAX]:
+            say(f"{self.name}: logged {line}")
+        report.add("lines logged as errors", self.fleet.error_counts().total())
         report.wrong += find_wrong(self.fleet, self.books, self.observer, journal=journal)
 
     def _tell(self, under_way: Mapping[str, int]) -> None:

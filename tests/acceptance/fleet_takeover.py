@@ -3,7 +3,7 @@
 import asyncio
 import random  # noqa: TID251 (names that nobody else has)
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tests.acceptance.fleet import Fleet, Member
 from tests.acceptance.fleet_books import FleetBooks
@@ -20,23 +20,39 @@ _ORDERS_COUNT = 48
 # The server ends an idle session after ten seconds.
 _SESSION_END_S_MAX = 60.0
 
-_LOCK_HOLDERS = """
+_PARTITION_HOLDERS = """
     select distinct locks.pid from pg_locks as locks
     join pg_stat_activity as activity on activity.pid = locks.pid
     where locks.locktype = 'advisory' and activity.client_port = any($1)"""
 
+_HOLDING = """
+    select 1 from pg_stat_activity
+    where pid = any($1) or (client_port = any($2) and xact_start is not null)"""
 
-def lock_holders(worker: Member, books: FleetBooks, *, postgresql_port: int) -> list[int]:
-    """Return the server's processes that hold partitions for the worker."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """What a worker holds at the database's server.
+
+    Attributes:
+        pids: The server's processes that hold partitions for it.
+        ports: From where all its connections come.
+    """
+
+    pids: list[int]
+    ports: list[int]
+
+
+def find_hold(worker: Member, books: FleetBooks, *, postgresql_port: int) -> Hold:
+    """Return what the worker holds now."""
     ports = worker.ports_to(postgresql_port)
-    return sorted(row[0] for row in books.rows(_LOCK_HOLDERS, ports))
+    return Hold(pids=[row[0] for row in books.rows(_PARTITION_HOLDERS, ports)], ports=ports)
 
 
-def wait_for_end(holders: Sequence[int], books: FleetBooks) -> float:
-    """Wait until the server has ended the sessions; return how long that took."""
-    statement = "select 1 from pg_stat_activity where pid = any($1)"
+def wait_for_end(hold: Hold, books: FleetBooks) -> float:
+    """Wait until the server has ended what holds partitions or rows; return how long that took."""
     return seconds_until(
-        lambda: not books.rows(statement, list(holders)),
+        lambda: not books.rows(_HOLDING, hold.pids, hold.ports),
         "the server ends the sessions of a worker that is gone",
         within_s=_SESSION_END_S_MAX,
     )
@@ -63,16 +79,15 @@ async def _order_many(fleet: Fleet, sku_id: str) -> list[str]:
     front = fleet.front
     user_id = f"takeover-{random.getrandbits(64):x}"
     authorization = {"Authorization": f"Bearer {front.token(user_id)}"}
+    body = {"items": [{"sku_id": sku_id, "quantity": 1}]}
     async with fleet_client(front) as client:
-        answers = await asyncio.gather(
-            *(
-                client.post(
-                    "/orders",
-                    json={"items": [{"sku_id": sku_id, "quantity": 1}]},
-                    headers={**authorization, "Idempotency-Key": f"{user_id}-{number}"},
-                )
-                for number in range(_ORDERS_COUNT)
-            )
-        )
-    assert {answer.status_code for answer in answers} == {201}, answers[0].text
-    return [str(answer.json()["order_no"]) for answer in answers]
+
+        async def order(number: int) -> str:
+            headers = {**authorization, "Idempotency-Key": f"{user_id}-{number}"}
+            answer = await client.post("/orders", json=body, headers=headers)
+            while answer.status_code == 503:
+                answer = await client.post("/orders", json=body, headers=headers)
+            assert answer.status_code == 201, answer.text
+            return str(answer.json()["order_no"])
+
+        return await asyncio.gather(*(order(number) for number in range(_ORDERS_COUNT)))

@@ -20,7 +20,7 @@ from tests.acceptance.fleet_load import DemoLoad
 from tests.acceptance.fleet_observer import Observer, sequences_by_route, traced
 from tests.acceptance.fleet_takeover import (
     TAKEOVER_S_MAX,
-    lock_holders,
+    find_hold,
     measure_takeover,
     wait_for_end,
 )
@@ -132,10 +132,10 @@ def one_is_stopped_and_continued(fleet: Fleet, books: FleetBooks, observer: Obse
     stopped = fleet.workers[0]
     port = urlsplit(fleet.settings["ORDERKEEP_DATABASE_URL"]).port
     assert port is not None
-    holders = lock_holders(stopped, books, postgresql_port=port)
-    assert holders
+    hold = find_hold(stopped, books, postgresql_port=port)
+    assert hold.pids
     stopped.pause()
-    wait_for_end(holders, books)
+    wait_for_end(hold, books)
     measure_takeover(fleet, observer, "demo-tea", within_s=TAKEOVER_S_MAX)
     stopped.go_on()
 

@@ -122,9 +122,9 @@ def _token_maker(settings: "Settings") -> "Tokens":
     from orderkeep.instant import after
     from orderkeep.web.tokens import sign_token
     from orderkeep.wiring import chance
-    from orderkeep.wiring.keys import find_jwt_secret, token_key
+    from orderkeep.wiring.keys import find_jwt_secret_beside, token_key
 
-    key = token_key(settings, jwt_secret=find_jwt_secret(settings))
+    key = token_key(settings, jwt_secret=find_jwt_secret_beside(settings))
 
     def make(user_id: str, scopes: tuple[str, ...]) -> str:
         expires_at = after(chance.now(), seconds=_TOKEN_LIFE_S)

@@ -86,14 +86,14 @@ def serve() -> None:
 def work(
     *,
     only: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--only",
             metavar="NAME[,NAME]",
             help="Some of what it does: dispatchers, consumers, retention, sweep, webhooks,"
             " refunds, or a single loop such as order-dispatcher or the name of a queue.",
         ),
-    ] = "",
+    ] = None,
 ) -> None:
     """Send what the outboxes hold, read the queues, sweep; answer only health and metrics.
 
@@ -102,8 +102,8 @@ def work(
     """
     from orderkeep.wiring.processes import run_work
 
-    names = tuple(name.strip() for name in only.split(",") if name.strip())
-    if only and not names:
+    names = tuple(name.strip() for name in (only or "").split(",") if name.strip())
+    if only is not None and not names:
         message = f"--only {only!r} names nothing; leave it out to do everything"
         raise WrongUsageError(message)
 

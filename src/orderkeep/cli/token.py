@@ -51,10 +51,10 @@ def token(
     from orderkeep.instant import after
     from orderkeep.web.tokens import sign_token
     from orderkeep.wiring import chance
-    from orderkeep.wiring.keys import find_jwt_secret, token_key
+    from orderkeep.wiring.keys import find_jwt_secret_beside, token_key
 
     settings = read_settings_quickly()
-    key = token_key(settings, jwt_secret=find_jwt_secret(settings))
+    key = token_key(settings, jwt_secret=find_jwt_secret_beside(settings))
     scopes = scope or []
     try:
         signed = sign_token(

@@ -97,7 +97,12 @@ def _print(breaches: "list[Finding]", warnings: "list[Finding]") -> None:
     for kind, findings in (("BREACH", breaches), ("late", warnings)):
         for finding in findings:
             print_text(f"{kind}: {finding.invariant}: {finding.says}")
-            print_text(f"  broken by: {', '.join(finding.subjects)}")
+            by = "broken by" if kind == "BREACH" else "concerns"
+            print_text(f"  {by}: {', '.join(finding.subjects)}")
             print_text(f"  what to do: {finding.remedy}")
     if not breaches:
-        print_text("Every guarantee holds.")
+        print_text(
+            f"Every guarantee holds; late: {len(warnings)}."
+            if warnings
+            else "Every guarantee holds."
+        )

@@ -65,7 +65,7 @@ class DeliveryPolicy:
     prefetch: int = 100
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     outage_pause_base_s: float = 0.2
-    outage_pause_max_s: float = 15.0
+    outage_pause_max_s: float = 5.0
 
 
 def _count_nothing(_queue: str, _outcome: MessageOutcome, _count: int) -> None:
@@ -116,6 +116,7 @@ class Subscription(Generic[Body]):
         # In a row, without a batch that went through in between.
         self._outages_count = 0
         self._outage_at_s = 0.0
+        self._is_broker_away = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until the stop event is set; finish what is under way, give back the rest."""
@@ -123,6 +124,7 @@ class Subscription(Generic[Body]):
             try:
                 await self._consume(stop)
             except (StoreUnavailableError, BrokerUnavailableError) as error:
+                self._is_broker_away = isinstance(error, BrokerUnavailableError)
                 await self._pause(stop, error=error)
 
     async def _consume(self, stop: asyncio.Event) -> None:
@@ -130,6 +132,9 @@ class Subscription(Generic[Body]):
         consumption = await self._broker.consume(
             self._consumer.queue, prefetch=self._policy.prefetch
         )
+        if self._is_broker_away:
+            self._is_broker_away = False
+            self._note_success()
         stopping = asyncio.create_task(_stop_taking(consumption, stop=stop))
         try:
             while deliveries := await consumption.take(count_max=self._policy.prefetch):

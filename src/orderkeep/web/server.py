@@ -52,12 +52,13 @@ class Listener:
         self.socket.close()
 
 
-def listen(host: str, port: int) -> Listener:
+def listen(host: str, port: int, *, variable: str = "ORDERKEEP_HTTP_PORT") -> Listener:
     """Take the port.
 
     Args:
         host: A name or an address of this machine.
         port: 0 takes any that is free.
+        variable: The setting that names the port, for the error.
 
     Raises:
         PortInUseError: somebody else has it, or it may not be taken.
@@ -78,10 +79,7 @@ def listen(host: str, port: int) -> Listener:
     except OSError as error:
         listening.close()
         reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error})"
-        message = (
-            f"port {port} on {host} {reason}:"
-            " stop what uses it, or set ORDERKEEP_HTTP_PORT to another"
-        )
+        message = f"port {port} on {host} {reason}: stop what uses it, or set {variable} to another"
         raise PortInUseError(message) from error
     listening.settimeout(0)  # asyncio wants a socket that never blocks
     shown_host = f"[{host}]" if ":" in host else host

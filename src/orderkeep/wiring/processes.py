@@ -126,7 +126,8 @@ class _Plan:
 
 async def _run(settings: Settings, plan: _Plan, *, stop: asyncio.Event, announce: Announce) -> None:
     failure_points.arm(settings.armed_point)
-    listener = listen(settings.http_host, plan.http_port)
+    variable = "ORDERKEEP_HTTP_PORT" if Role.SERVE in plan.roles else "ORDERKEEP_WORK_HTTP_PORT"
+    listener = listen(settings.http_host, plan.http_port, variable=variable)
     try:
         await _bring_schema_up(settings)
         async with _built_shop(settings, plan) as shop:

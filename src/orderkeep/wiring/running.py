@@ -26,6 +26,10 @@ _QUEUES = frozenset(queue.name for queue in TOPOLOGY.queues)
 FATAL_ERRORS = (BrokerRefusedError,)
 
 
+# What there is to do with some settings only: a fleet that is split by parts names it all the same.
+_AT_TIMES = {"webhooks": "ORDERKEEP_WEBHOOK_URLS is unset, so nobody is told"}
+
+
 class UnknownLoopError(Exception):
     """A name of nothing that this process could do; the message says what there is."""
 
@@ -80,6 +84,9 @@ def chosen_loops(loops: Mapping[str, Run], names: tuple[str, ...]) -> dict[str, 
     chosen: set[str] = set()
     for name in names:
         found = kinds.get(name, {name} & loops.keys())
+        if not found and name in _AT_TIMES:
+            log.warning("nothing_to_do", only=name, hint=_AT_TIMES[name])
+            continue
         if not found:
             allowed = ", ".join(sorted([*kinds, *loops]))
             message = f"there is nothing named {name!r} to do here; there is: {allowed}"

@@ -513,6 +513,27 @@ async def test_a_consumer_waits_for_a_broker_that_is_away(
     assert await effects(shop) == ["m1"]
 
 
+async def test_an_idle_consumer_tells_that_its_broker_is_back(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    consume = shop.broker.consume
+    failures = [BrokerUnavailableError("connection refused")] * 3
+
+    async def failing_consume(queue: str, *, prefetch: int):
+        if failures:
+            raise failures.pop()
+        return await consume(queue, prefetch=prefetch)
+
+    async def is_back() -> bool:
+        return "consumer_resumed" in [line["event"] for line in logs]
+
+    monkeypatch.setattr(shop.broker, "consume", failing_consume)
+    with capture_logs() as logs:
+        await shop.work_until(is_back, shop.subscription(Answers()).run)
+
+    assert [line["event"] for line in logs] == ["consumer_paused", "consumer_resumed"]
+
+
 async def test_a_lost_acknowledgement_costs_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch):
     await publish(shop, message(1))
     failures = [BrokerUnavailableError("connection reset")]

@@ -192,3 +192,11 @@ def test_help_loads_nothing_heavy() -> None:
     )
 
     assert shown.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("only", ["", ",", " , "])
+def test_work_that_is_to_do_nothing_is_refused(invoke: Invoke, only: str) -> None:
+    result = invoke("work", "--only", only)
+
+    assert result.exit_code == 2
+    assert "names nothing" in result.stderr

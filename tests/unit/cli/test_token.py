@@ -79,3 +79,16 @@ def test_without_a_setting_the_secret_is_made_in_the_data_directory(
 
     secret = (tmp_path / "data" / "jwt-secret").read_text()
     assert jwt.decode(result.stdout.strip(), secret, algorithms=["HS256"], audience="orderkeep")
+
+
+def test_no_secret_is_made_up_where_others_serve(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ORDERKEEP_JWT_SECRET")
+    monkeypatch.setenv("ORDERKEEP_DATABASE_URL", "postgresql://shop@127.0.0.1:9/orders")
+
+    result = invoke("token", "--user", "ann")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "ORDERKEEP_JWT_SECRET" in result.stderr
+    assert not (tmp_path / "data").exists()
