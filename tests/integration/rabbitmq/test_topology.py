@@ -36,7 +36,7 @@ async def test_queues_are_quorum_queues_with_a_limit_and_a_queue_for_what_passes
         durable=True,
         arguments={
             "x-queue-type": "quorum",
-            "x-delivery-limit": 10_000,
+            "x-delivery-limit": 100_000,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": "parcels.dead",
             "x-dead-letter-strategy": "at-least-once",
@@ -46,14 +46,14 @@ async def test_queues_are_quorum_queues_with_a_limit_and_a_queue_for_what_passes
     stranger.channel.queue_declare(
         "parcels.dead",
         durable=True,
-        arguments={"x-queue-type": "quorum", "x-delivery-limit": 10_000},
+        arguments={"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000},
     )
     stranger.channel.queue_declare(
         "parcels.hold.1800000",
         durable=True,
         arguments={
             "x-queue-type": "quorum",
-            "x-delivery-limit": 10_000,
+            "x-delivery-limit": 100_000,
             "x-message-ttl": 1_800_000,
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": "parcels",

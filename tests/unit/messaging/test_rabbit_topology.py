@@ -35,13 +35,13 @@ def test_every_quorum_queue_has_a_limit_of_its_own():
     ]
 
     assert len(quorum) == 19
-    assert {each.arguments["x-delivery-limit"] for each in quorum} == {10_000, 1_000_000_000}
+    assert {each.arguments["x-delivery-limit"] for each in quorum} == {100_000, 1_000_000_000}
 
 
 def test_what_passes_the_limit_goes_to_the_queue_beside_and_from_there_nowhere():
     assert queue("cart-sync").arguments == {
         "x-queue-type": "quorum",
-        "x-delivery-limit": 10_000,
+        "x-delivery-limit": 100_000,
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": "cart-sync.dead",
         "x-dead-letter-strategy": "at-least-once",
@@ -126,7 +126,7 @@ def test_a_policy_stands_in_for_the_arguments_of_each_plain_queue():
     policy = policies["orderkeep-order.timeout.queue"]
     assert policy.pattern == r"^order\.timeout\.queue$"
     assert policy.definition == {
-        "delivery-limit": 10_000,
+        "delivery-limit": 100_000,
         "dead-letter-exchange": "",
         "dead-letter-routing-key": "order.timeout.queue.dead",
         "dead-letter-strategy": "at-least-once",

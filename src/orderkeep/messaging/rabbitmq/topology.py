@@ -19,7 +19,7 @@ from orderkeep.messaging.rabbitmq.delays import DEFAULT_EXCHANGE, hold_ms, hold_
 from orderkeep.messaging.rabbitmq.options import DelayBackend, QueueArguments, RabbitOptions
 
 # Many thousand restarts of a consumer away; -1 would be without limit, and differs by version.
-DELIVERY_LIMIT = 10_000
+DELIVERY_LIMIT = 100_000
 
 # What passes the limit of a queue beside is gone: there is nowhere to give it to, and back to where
 # it came from would be a circle, which the broker cuts. So it is never passed: with one return a
