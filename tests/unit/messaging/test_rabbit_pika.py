@@ -7,6 +7,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.utils.io_services_utils import _AsyncTransportBase
 from pika.connection import Connection as PikaConnection
 
+from orderkeep.messaging.broker import BrokerRefusedError
 from orderkeep.messaging.rabbitmq.connection import Connection, address_of, parameters_of
 from orderkeep.messaging.rabbitmq.options import RabbitOptions
 
@@ -51,5 +52,5 @@ def test_an_address_is_shown_without_its_password():
 
 
 def test_what_is_no_address_is_refused():
-    with pytest.raises(ValueError, match="scheme"):
+    with pytest.raises(BrokerRefusedError, match="scheme"):
         parameters("redis://host")
