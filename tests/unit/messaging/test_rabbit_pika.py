@@ -52,5 +52,5 @@ def test_an_address_is_shown_without_its_password():
 
 
 def test_what_is_no_address_is_refused():
-    with pytest.raises(BrokerRefusedError, match="scheme"):
+    with pytest.raises(BrokerRefusedError, match="ORDERKEEP_BROKER_URL"):
         parameters("redis://host")

@@ -101,7 +101,7 @@ class Connection(AsyncioConnection):
         finally:
             gathered, self._gathered = self._gathered, None
             if gathered:
-                self._adapter_emit_data(b"".join(gathered))
+                self._emit(b"".join(gathered))
 
     def drop(self, reason: str) -> None:
         """End the connection now, with nothing flushed; it counts as lost soon after."""
@@ -120,9 +120,18 @@ class Connection(AsyncioConnection):
         self.bytes_sent += len(data)
         self.frames_sent += len(marshaled_frames)
         if self._gathered is None:
-            self._adapter_emit_data(data)
+            self._emit(data)
         else:
             self._gathered.append(data)
+
+    def _emit(self, data: bytes) -> None:
+        try:
+            self._adapter_emit_data(data)
+        except RuntimeError as error:
+            # A reset behind much that was not read yet: uvloop lets pika read a part of it and then
+            # lets go of the socket, and nobody tells pika. A little later, for pika is in the
+            # middle of something, and would go on with it on a connection that has ended.
+            asyncio.get_running_loop().call_soon(self.drop, error_words(error))
 
     def _read_frame(self) -> tuple[int, Frame | ProtocolHeader | None]:
         """Return the first frame of what has come in, and its length; called by pika."""
