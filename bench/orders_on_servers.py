@@ -47,7 +47,7 @@ ROUND_COUNT = 3
 
 # Plans and caches are made in the first second.
 WARM_UP_S = 1
-MEASURED_S = 3
+MEASURED_S = 2
 
 # Two full batches: while one commits, the next is whole.
 WAITING_COUNT = 256

@@ -44,7 +44,7 @@ from orderkeep.messaging.signal import is_set_within
 
 log = structlog.get_logger()
 
-# What says nothing about the message: its transaction is rolled back and it comes again as it was.
+# Says nothing about the message: its transaction is rolled back and it comes again as it was.
 _NOBODYS_FAULT = (StoreUnavailableError, LeaseLostError, BrokerUnavailableError)
 
 # An outage so many longest pauses after the last one is another one, with pauses of its own.
@@ -68,8 +68,7 @@ class DeliveryPolicy:
     outage_pause_max_s: float = 5.0
 
 
-def _count_nothing(_queue: str, _outcome: MessageOutcome, _count: int) -> None:
-    """Drop the count."""
+def _count_nothing(_queue: str, _outcome: MessageOutcome, _count: int) -> None: ...
 
 
 class Subscription(Generic[Body]):
@@ -150,13 +149,15 @@ class Subscription(Generic[Body]):
             await self._settle_all(in_hand, stop=stop)
         except LeaseLostError as error:
             log.warning("lease_lost", queue=self._consumer.queue, error=str(error))
+        except BrokerUnavailableError:
+            await self._take_back_counts(in_hand)
+            raise
         except StoreUnavailableError as error:
             await self._wait_out(in_hand, stop=stop, error=error)
         else:
             self._note_success()
-        finally:
-            # What was counted for a try that somebody else cut short is counted no longer.
-            await self._take_back_counts(in_hand)
+        # What was counted for a try that somebody else cut short is counted no longer.
+        await self._take_back_counts(in_hand)
         if in_hand.deliveries:
             await in_hand.give_back()
 
