@@ -24,7 +24,7 @@ from bench import (
     outbox_dispatch,
     payments_on_servers,
 )
-from bench.figures import SkippedError, keep, machine, say
+from bench.figures import SkippedError, keep, load, machine, say
 from orderkeep.instant import rfc3339
 from orderkeep.wiring import chance
 
@@ -55,7 +55,7 @@ def main(names: list[str]) -> int:
     signal.signal(signal.SIGALRM, _give_up)
     signal.signal(signal.SIGTERM, _give_up)
     signal.alarm(TIME_LIMIT_S)
-    measured_on = machine()
+    load_before = load()
     wanted = names or list(PROGRAMS)
     found: dict[str, Any] = {}
     skipped: dict[str, str] = {}
@@ -73,7 +73,17 @@ def main(names: list[str]) -> int:
             say(traceback.format_exc())
         say(f"  took {time.monotonic() - started_at_s:.0f} s")
     signal.alarm(0)
-    _show({"measured_at": rfc3339(chance.now()), "machine": measured_on, **found})
+    _show(
+        {
+            "measured_at": rfc3339(chance.now()),
+            "machine": {
+                **machine(),
+                # The run itself makes one of two or three on two cores; more is somebody else.
+                "load": f"{load_before} before the run, {load()} at its end",
+            },
+            **found,
+        }
+    )
     for name, why in skipped.items():
         print(f"\n{name} SKIPPED: {why}")
     failed = [name for name in wanted if name not in found and name not in skipped]

@@ -67,15 +67,19 @@ def bar_line(bar: str, *, is_met: bool) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Return what is measured on, and how busy it is; nothing that names the machine."""
+    """Return what is measured on; nothing that names the machine."""
     return {
         "processor": f"{cpu_count()} cores, {platform.machine()}",
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "sqlite": f"{sqlite3.sqlite_version}, WAL, synchronous=FULL",
         "orderkeep": version("orderkeep"),
-        "load": f"{getloadavg()[0]:.1f} before the run",
     }
+
+
+def load() -> float:
+    """Return how many programs had work at once, in the mean of the last minute."""
+    return round(getloadavg()[0], 1)
 
 
 def say(text: str) -> None:

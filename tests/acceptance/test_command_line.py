@@ -303,6 +303,8 @@ def test_an_interrupted_command_ends_quietly(shop: RunningShop) -> None:
         env=shop.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Whoever runs the tests in the background has the interrupt ignored by all they start.
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509 (no thread of the tests holds a lock here)
     ) as demo:
         shop.wait_until(lambda: newest_order_no(shop) != before, "the shoppers have begun")
         demo.send_signal(signal.SIGINT)
@@ -310,6 +312,10 @@ def test_an_interrupted_command_ends_quietly(shop: RunningShop) -> None:
 
     assert demo.returncode == 130
     assert (answer, noise) == (b"", b"")
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def newest_order_no(shop: RunningShop) -> str | None:

@@ -96,7 +96,12 @@ def lose_timeout_check(path: Path, order_no: str) -> None:
 
 
 def is_check_queued(path: Path) -> bool:
-    return bool(rows(path, "select 1 from queue_messages where queue = 'order.timeout.queue'"))
+    """Return whether the check is in its queue and nobody will send it once more."""
+    statement = (
+        "select 1 from queue_messages where queue = 'order.timeout.queue' and not exists"
+        " (select 1 from order_outbox where route = 'order.timeout.queue' and state = 'pending')"
+    )
+    return bool(rows(path, statement))
 
 
 def wait_until_due(path: Path, order_no: str) -> None:
