@@ -27,6 +27,7 @@ from typing import Generic, TypeVar, cast
 from sqlalchemy import select
 from sqlalchemy.dialects import sqlite as sqlite_dialect
 
+from orderkeep.database.sqlite_connection import BUSY_TIMEOUT_S, open_connection, translated
 from orderkeep.database.statement import (
     CompiledStatement,
     DatabaseNow,
@@ -34,11 +35,9 @@ from orderkeep.database.statement import (
     Statement,
 )
 from orderkeep.database.transaction import (
-    ConstraintViolatedError,
     Parameter,
     ReadTransaction,
     Row,
-    StoreTooOldError,
     StoreUnavailableError,
     Transaction,
     Value,
@@ -48,12 +47,6 @@ from orderkeep.failure_points import reach
 from orderkeep.instant import Instant
 
 T = TypeVar("T")
-
-# 3.35 brought RETURNING, the newest thing the statements need.
-SQLITE_VERSION_MIN = (3, 35, 0)
-
-# Command-line tools write beside a running service; each waits this long for its turn.
-BUSY_TIMEOUT_S = 5.0
 
 # Readers serve HTTP look-ups and reports; more than a few only take turns on the interpreter lock.
 READER_COUNT = 4
@@ -65,23 +58,7 @@ _SHARED_S_MAX = 0.02
 # Values by position: looking up each name for each row takes as long as writing the row.
 _DIALECT = sqlite_dialect.dialect(paramstyle="qmark")
 
-# Every distinct statement of the service, with room to spare: a miss costs a parse.
-_CACHED_STATEMENTS_COUNT = 512
-
 _NOW = Statement(select(DatabaseNow().label("now")))
-
-# The codes that say "not now": the database is held, full, unreachable, or its disk is failing.
-_UNAVAILABLE_CODES = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_NOMEM,
-    }
-)
 
 
 class SqliteTransaction:
@@ -189,7 +166,7 @@ class _Waiting(Generic[T]):
         """Answer that nothing of it was committed."""
         if not self.committed.cancelled():
             self.committed.set_exception(
-                _translated(error) if isinstance(error, sqlite3.Error) else error
+                translated(error) if isinstance(error, sqlite3.Error) else error
             )
 
 
@@ -289,7 +266,7 @@ class SqliteDatabase:
             finally:
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     def _connection(self, *, is_writer: bool) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -327,34 +304,6 @@ class SqliteSession:
         """Leave the file open: it is its owner's to close."""
 
 
-def open_connection(path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
-    """Return a connection set up the way every user of the file must be.
-
-    Raises:
-        StoreTooOldError: the library is.
-        StoreUnavailableError: the file cannot be opened.
-    """
-    if sqlite3.sqlite_version_info < SQLITE_VERSION_MIN:
-        needed = ".".join(map(str, SQLITE_VERSION_MIN))
-        message = f"SQLite {sqlite3.sqlite_version} is too old: {needed} or newer is needed"
-        raise StoreTooOldError(message)
-    try:
-        connection = sqlite3.connect(
-            path,
-            timeout=busy_timeout_s,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=_CACHED_STATEMENTS_COUNT,
-        )
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA foreign_keys=ON")
-    except sqlite3.Error as error:
-        raise _translated(error) from error
-    return connection
-
-
 def _call_back(running: asyncio.Future[tuple[T, list[Callable[[], None]]]]) -> None:
     if running.cancelled() or running.exception() is not None:
         return
@@ -380,13 +329,3 @@ def _drive(work: Awaitable[T]) -> T:
     coroutine.close()
     message = "a transaction awaited something other than the database"
     raise RuntimeError(message)
-
-
-def _translated(error: sqlite3.Error) -> Exception:
-    # Extended codes (SQLITE_IOERR_WRITE ...) carry the primary code in their low byte.
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _UNAVAILABLE_CODES:
-        return StoreUnavailableError(f"SQLite cannot serve now: {error}")
-    if code == sqlite3.SQLITE_CONSTRAINT:
-        return ConstraintViolatedError(str(error))
-    return error

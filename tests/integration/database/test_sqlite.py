@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
-from orderkeep.database.sqlite import SqliteDatabase, open_connection
+from orderkeep.database.sqlite import SqliteDatabase
+from orderkeep.database.sqlite_connection import open_connection
 from orderkeep.database.statement import (
     DatabaseNow,
     RowStatement,
@@ -240,3 +242,28 @@ def test_a_failure_point_is_named_with_an_optional_count():
     for wrong in ("", ":3", "x:0", "x:-1"):
         with pytest.raises(ValueError, match="is not NAME"):
             parse(wrong)
+
+
+def test_many_who_open_a_new_file_at_the_same_moment_all_get_it(tmp_path: Path):
+    rounds_count, openers_count = 40, 8
+    errors: list[Exception] = []
+
+    def open_new_file(path: Path, start: threading.Barrier) -> None:
+        start.wait()
+        try:
+            open_connection(path).close()
+        except StoreUnavailableError as error:
+            errors.append(error)
+
+    for round_index in range(rounds_count):
+        start = threading.Barrier(openers_count)
+        path = tmp_path / f"new{round_index}.db"
+        threads = [
+            threading.Thread(target=open_new_file, args=(path, start)) for _ in range(openers_count)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert errors == []

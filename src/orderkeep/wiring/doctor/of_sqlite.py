@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from orderkeep.database.sqlite import SQLITE_VERSION_MIN
+from orderkeep.database.sqlite_connection import SQLITE_VERSION_MIN
 from orderkeep.database.sqlite_facts import SqliteFacts
 from orderkeep.wiring.doctor.examination import Examination, fine, skipped, wrong
 
