@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         "refund", description="what a payment of a closed order does"
     )
     payment_extension_s: SecondsOrNone = Field(
-        300, description="how far a payment in flight may move the deadline (no use yet)"
+        300, description="how far a payment in flight may move the deadline, once"
     )
     max_deliveries: DeliveryCount = Field(
         16, description="tries of one message before it is set aside"

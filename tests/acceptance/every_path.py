@@ -43,6 +43,7 @@ def settings_for(receiver: WebhookReceiver, **more: object) -> dict[str, str]:
     return variables(
         **{
             "order_timeout_s": ORDER_TIMEOUT_S,
+            "payment_extension_s": 0,
             "webhook_urls": receiver.url,
             "webhook_secrets": SECRET,
             "retry_base_s": 0.1,

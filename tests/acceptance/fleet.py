@@ -184,7 +184,8 @@ def fleet_settings(
         broker_url=",".join(broker_urls),
         jwt_secret=JWT_SECRET,
         sandbox="on",
-        **more,
+        # Or an order whose payment was opened would stay open for five minutes.
+        **{"payment_extension_s": 0, **more},
     )
     migrated = run_command("migrate", environment=settings)
     assert migrated.returncode == 0, migrated.stderr

@@ -179,6 +179,7 @@ async def run_kills(
             start_shop,
             folder,
             order_timeout_s=ORDER_TIMEOUT_S,
+            payment_extension_s=0,
             webhook_urls=receiver.url,
             webhook_secrets=SECRET,
         ) as shop,

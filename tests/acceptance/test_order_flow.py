@@ -32,6 +32,7 @@ def shop(
         request.param,
         tmp_path_factory.mktemp("shop"),
         order_timeout_s=TIMEOUT_S,
+        payment_extension_s=0,
         webhook_urls=receiver.url,
         webhook_secrets=SECRET,
     ) as shop:

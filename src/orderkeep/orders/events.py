@@ -67,6 +67,19 @@ def paid_events(order: Order, *, sequence: int, now: Instant) -> list[Event]:
     return [_order_event(OrderEventType.PAID, order, sequence=sequence, occurred_at=now)]
 
 
+def extended_events(order: Order, *, sequence: int, now: Instant) -> list[Event]:
+    """Return the events of an order whose deadline just moved, numbered from `sequence`.
+
+    The timeout check of the old deadline is on its way already, and will find that it is early.
+    """
+    return [
+        timeout_check(order, sequence=sequence),
+        _order_event(
+            OrderEventType.DEADLINE_EXTENDED, order, sequence=sequence + 1, occurred_at=now
+        ),
+    ]
+
+
 def cancelled_events(order: Order, *, sequence: int, now: Instant) -> list[Event]:
     """Return the events of an order that was just cancelled, numbered from `sequence`."""
     return [_order_event(OrderEventType.CANCELLED, order, sequence=sequence, occurred_at=now)]

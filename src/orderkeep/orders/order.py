@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from orderkeep.contracts.order_status import CloseReason, Status
-from orderkeep.instant import Instant
+from orderkeep.instant import MICROSECONDS_PER_SECOND, Instant
 from orderkeep.orders.order_number import OrderNumber
 from orderkeep.refusal import Refusal
 
@@ -35,6 +35,7 @@ __all__ = [
     "WaitUntil",
     "cancel",
     "close_when_due",
+    "find_extended",
     "pay",
     "revive",
 ]
@@ -98,6 +99,7 @@ class Order:
         close_reason: Why it was cancelled or closed. A revived order no longer has one.
         closed_at: Stays when the order is revived: its history has both.
         pay_channel: The channel of the payment that paid it; None where the payment named none.
+        deadline_extended_at: When a payment under way moved the deadline; it moves once at most.
     """
 
     order_no: OrderNumber
@@ -119,6 +121,7 @@ class Order:
     close_reason: CloseReason | None = None
     pay_channel: str | None = None
     trade_no: str | None = None
+    deadline_extended_at: Instant | None = None
 
     @property
     def is_pending(self) -> bool:
@@ -228,6 +231,28 @@ def close_when_due(order: Order, *, now: Instant) -> CloseDecision:
         close_reason=CloseReason.PAYMENT_TIMEOUT,
     )
     return Transition(before=order, after=after, cause=Cause.PAYMENT_TIMEOUT, changed_at=now)
+
+
+def find_extended(
+    order: Order, *, opened_at: Instant, extension_s: float, now: Instant
+) -> Order | None:
+    """Return the order with the later deadline that a payment under way gives it, if it gives one.
+
+    The deadline moves once, and only while the order waits for its payment: whoever opens payments
+    again and again holds the stock for one extension longer, and no more.
+
+    Args:
+        opened_at: When the payment was opened, by a clock that may be ahead: later than now is now.
+        extension_s: How far behind that moment the deadline may move; 0 leaves it where it is.
+        now: By the database's clock.
+    """
+    if not order.is_pending or order.deadline_extended_at is not None or now >= order.expires_at:
+        return None
+    extension_us = round(extension_s * MICROSECONDS_PER_SECOND)
+    expires_at = Instant(min(opened_at, now) + extension_us)
+    if expires_at <= order.expires_at:
+        return None
+    return replace(order, expires_at=expires_at, deadline_extended_at=now)
 
 
 def pay(

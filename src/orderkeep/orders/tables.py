@@ -92,6 +92,8 @@ ORDERS = Table(
     Column("close_reason", Text),
     Column("pay_channel", Text),
     Column("trade_no", Text),
+    # When a payment under way moved the deadline: it moves once.
+    Column("deadline_extended_at", INSTANT),
     CheckConstraint("status IN ('pending_payment', 'paid', 'cancelled', 'closed')", name="status"),
 )
 # The sweep reads unpaid orders past their deadline. The status stands in front although every row

@@ -99,7 +99,7 @@ def _consumers(
             count_event=metrics.count_order_event,
         ),
         payment_refund_result_consumer(),
-        payment_opened_consumer(),
+        payment_opened_consumer(outbox=outbox, extension_s=settings.payment_extension_s),
     ]
 
 

@@ -67,7 +67,7 @@ async def _finish_refund(shop: Shop, order: Order, **members: Any) -> None:
 
 async def test_the_story_of_a_paid_order(shop: Shop, order: Order) -> None:
     await shop.receive(
-        payment_opened_consumer(),
+        payment_opened_consumer(outbox=shop.outbox, extension_s=0.0),
         PaymentOpened(payment_no="P-T1", order_no=order.order_no, pay_channel="alipay"),
     )
     await shop.tick()
@@ -203,7 +203,7 @@ async def test_a_clock_of_another_program_that_is_behind_does_not_mix_the_story_
 ) -> None:
     before_the_order: Instant = after(order.created_at, seconds=-early_s)
     await shop.receive(
-        payment_opened_consumer(),
+        payment_opened_consumer(outbox=shop.outbox, extension_s=0.0),
         PaymentOpened(payment_no="P-T1", order_no=order.order_no, opened_at=before_the_order),
     )
     await shop.tick()

@@ -18,6 +18,7 @@ from orderkeep.orders.order import (
     WaitUntil,
     cancel,
     close_when_due,
+    find_extended,
     pay,
     revive,
 )
@@ -218,3 +219,36 @@ def test_a_closed_order_is_revived_and_keeps_the_time_it_was_closed() -> None:
 def test_only_a_closed_order_can_be_revived(order: Order) -> None:
     with pytest.raises(ValueError, match="0100000000000009"):
         revive(order, pay_channel=None, trade_no="T1", paid_at=TEN, now=TEN)
+
+
+def test_a_payment_under_way_moves_the_deadline_behind_its_opening() -> None:
+    extended = find_extended(PENDING, opened_at=TEN, extension_s=1_900.5, now=TEN)
+
+    assert extended == replace(
+        PENDING, expires_at=Instant(TEN + 1_900_500_000), deadline_extended_at=TEN
+    )
+
+
+def test_a_payment_opened_by_a_clock_that_is_ahead_counts_from_now() -> None:
+    extended = find_extended(PENDING, opened_at=HALF_PAST_TEN, extension_s=1_900, now=TEN)
+
+    assert extended is not None
+    assert extended.expires_at == TEN + 1_900_000_000
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        PENDING,
+        replace(PENDING, deadline_extended_at=TEN),
+        replace(PENDING, expires_at=TEN),
+        replace(PENDING, status=Status.PAID),
+        replace(PENDING, status=Status.CANCELLED),
+        CLOSED,
+    ],
+)
+def test_a_deadline_stays_that_would_not_be_later_or_moved_before_or_is_over(order: Order) -> None:
+    # Half an hour behind ten is where the pending order's deadline is already.
+    extension_s = 1_800 if order is PENDING else 7_200
+
+    assert find_extended(order, opened_at=TEN, extension_s=extension_s, now=TEN) is None

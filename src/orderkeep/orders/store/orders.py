@@ -70,6 +70,7 @@ _MUTABLE = (
     "close_reason",
     "pay_channel",
     "trade_no",
+    "deadline_extended_at",
 )
 _SAVE = RowStatement(
     update(ORDERS)
@@ -271,6 +272,7 @@ def _order(row: Row, lines: tuple[OrderLine, ...]) -> Order:
         close_reason=None if row["close_reason"] is None else CloseReason(row["close_reason"]),
         pay_channel=row["pay_channel"],
         trade_no=row["trade_no"],
+        deadline_extended_at=row["deadline_extended_at"],
     )
 
 

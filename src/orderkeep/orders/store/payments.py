@@ -106,6 +106,7 @@ _INSERT_OPENED = RowStatement(
     insert(OPENED_PAYMENTS)
     .values({column.name: row_value(column.name, column.type) for column in OPENED_PAYMENTS.c})
     .on_conflict_do_nothing(index_elements=["payment_no"])
+    .returning(OPENED_PAYMENTS.c.payment_no)
 )
 _PAYMENTS_OF_ORDER = Statement(
     select(ORDER_PAYMENTS)
@@ -259,9 +260,14 @@ async def lock_refunds(
     return {row["refund_no"]: _refund(row) for row in rows}
 
 
-async def insert_opened_payments(transaction: Transaction, opened: Sequence[OpenedPayment]) -> None:
-    """Record that payments were opened; one that is known already is left as it is."""
-    await transaction.execute_rows(
+async def insert_opened_payments(
+    transaction: Transaction, opened: Sequence[OpenedPayment]
+) -> set[str]:
+    """Record that payments were opened, and return the numbers of those that are new.
+
+    One that is known already is left as it is; no two have one number.
+    """
+    rows = await transaction.fetch_rows(
         _INSERT_OPENED,
         [
             {
@@ -274,6 +280,7 @@ async def insert_opened_payments(transaction: Transaction, opened: Sequence[Open
             for payment in sorted(opened, key=lambda payment: payment.payment_no)
         ],
     )
+    return {row["payment_no"] for row in rows}
 
 
 async def list_payments(transaction: ReadTransaction, order_no: str) -> list[RecordedPayment]:
