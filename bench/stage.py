@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from orderkeep.database.audit import Act
 from orderkeep.database.schema_version import upgrade_schema
 from orderkeep.database.transaction import Database, Transaction
 from orderkeep.instant import after
@@ -65,6 +66,7 @@ async def _stock(transaction: Transaction) -> None:
                 is_active=True,
                 stock=STOCK_OF_EACH,
             ),
+            act=Act(actor="bench"),
         )
 
 

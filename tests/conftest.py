@@ -26,6 +26,7 @@ TABLE_MODULES = (
     "orderkeep.carts.tables",
     "orderkeep.payments.tables",
     "orderkeep.messaging.database_queue",
+    "orderkeep.database.audit",
 )
 
 # Their names are in the names of tests: `-k "not postgresql"` leaves one out.

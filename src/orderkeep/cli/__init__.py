@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from orderkeep.cli import (
+    audit,
     config,
     dead_letters,
     demo,
@@ -52,6 +53,7 @@ for _name, _group in (
     ("outbox", outbox),
     ("dead-letters", dead_letters),
     ("skus", skus),
+    ("audit", audit),
 ):
     app.add_typer(_group.app, name=_name, no_args_is_help=True)
 

@@ -27,6 +27,7 @@ from orderkeep.cli.paging import (
 )
 from orderkeep.cli.terminal import (
     AsJson,
+    Why,
     examples,
     print_bytes,
     print_fields,
@@ -150,6 +151,7 @@ def replay(
     service: Service = None,
     everything: Everything = False,
     dry_run: DryRun = False,
+    why: Why = None,
     as_json: AsJson = False,
 ) -> None:
     """Send messages to their queues again, as if for the first time."""
@@ -160,6 +162,7 @@ def replay(
         lambda desk, change: desk.replay_dead_letters(change),
         wanted(ids, which, service=service, is_everything=everything),
         is_dry_run=dry_run,
+        why=why,
         as_json=as_json,
     )
 
@@ -178,6 +181,7 @@ def discard(
     service: Service = None,
     everything: Everything = False,
     dry_run: DryRun = False,
+    why: Why = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -189,6 +193,7 @@ def discard(
         lambda desk, change: desk.discard_dead_letters(change),
         wanted(ids, which, service=service, is_everything=everything),
         is_dry_run=dry_run,
+        why=why,
         as_json=as_json,
         question="Close {count} dead letters without another try?",
         is_confirmed=yes,

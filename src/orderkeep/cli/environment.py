@@ -56,7 +56,7 @@ def is_debugging() -> bool:
 
 
 def operator_name() -> str:
-    """Return the name under which what this command does is written into an order's history."""
+    """Return the name under which histories and the record show what this command does."""
     try:
         login = getpass.getuser()
     except (KeyError, OSError):

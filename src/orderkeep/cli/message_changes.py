@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
 
 import typer
 
-from orderkeep.cli.environment import read_settings_quietly
+from orderkeep.cli.environment import operator_name, read_settings_quietly
 from orderkeep.cli.exits import ExitCode, WrongUsageError
 from orderkeep.cli.terminal import confirm, note, print_json, print_table
 
@@ -92,12 +92,18 @@ async def change_all(
     which: Wanted[FilterT],
     *,
     is_dry_run: bool,
+    why: str | None,
 ) -> "list[Changed]":
     """Change what is meant, as often as a filter finds more; return what became of each."""
+    from orderkeep.database.audit import Act
     from orderkeep.web.operations import Change
 
     asked = Change(
-        references=which.ids, filter=which.filter, service=which.service, is_dry_run=is_dry_run
+        references=which.ids,
+        filter=which.filter,
+        service=which.service,
+        is_dry_run=is_dry_run,
+        act=Act(actor=operator_name(), reason=why),
     )
     changed = await change(asked)
     is_finished = is_dry_run or which.ids is not None
@@ -115,6 +121,7 @@ def carry_out(
     which: Wanted[FilterT],
     *,
     is_dry_run: bool,
+    why: str | None,
     as_json: bool,
     question: str | None = None,
     is_confirmed: bool = False,
@@ -125,6 +132,7 @@ def carry_out(
         change: The desk's method.
         which: The messages.
         is_dry_run: Change nothing.
+        why: For the record.
         as_json: Print for a program.
         question: Asked before anything is changed, with the number of messages for `{count}`;
             None asks nothing.
@@ -137,13 +145,15 @@ def carry_out(
 
     def apply(*, is_dry_run: bool) -> "list[Changed]":
         return with_operations(
-            lambda desk: change_all(lambda asked: change(desk, asked), which, is_dry_run=is_dry_run)
+            lambda desk: change_all(
+                lambda asked: change(desk, asked), which, is_dry_run=is_dry_run, why=why
+            )
         )
 
     changed = apply(is_dry_run=True)
-    if not is_dry_run and any(not _is_refused(one) for one in changed):
+    if not is_dry_run and any(not one.is_refused for one in changed):
         if question is not None:
-            count = sum(not _is_refused(one) for one in changed)
+            count = sum(not one.is_refused for one in changed)
             shown = f"{count} or more" if count >= CHANGED_COUNT_MAX else str(count)
             confirm(question.format(count=shown), is_confirmed=is_confirmed)
         changed = apply(is_dry_run=False)
@@ -156,12 +166,8 @@ def carry_out(
         )
     else:
         _print(changed, is_dry_run=is_dry_run)
-    if which.ids is not None and any(_is_refused(one) for one in changed):
+    if which.ids is not None and any(one.is_refused for one in changed):
         raise typer.Exit(ExitCode.WRONG)
-
-
-def _is_refused(changed: "Changed") -> bool:
-    return changed.result.startswith("not_")
 
 
 def _print(changed: "Sequence[Changed]", *, is_dry_run: bool) -> None:

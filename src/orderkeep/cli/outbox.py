@@ -24,7 +24,7 @@ from orderkeep.cli.paging import (
     print_page,
     print_page_json,
 )
-from orderkeep.cli.terminal import AsJson, examples
+from orderkeep.cli.terminal import AsJson, Why, examples
 
 if TYPE_CHECKING:
     from orderkeep.web.admin_bodies import OutboxRowAnswer
@@ -90,6 +90,7 @@ def retry(
     service: Service = None,
     everything: Everything = False,
     dry_run: DryRun = False,
+    why: Why = None,
     as_json: AsJson = False,
 ) -> None:
     """Let parked events go again, with a fresh budget of tries."""
@@ -100,6 +101,7 @@ def retry(
         lambda desk, change: desk.retry_outbox(change),
         wanted(ids, which, service=service, is_everything=everything),
         is_dry_run=dry_run,
+        why=why,
         as_json=as_json,
     )
 
@@ -118,6 +120,7 @@ def discard(
     service: Service = None,
     everything: Everything = False,
     dry_run: DryRun = False,
+    why: Why = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -129,6 +132,7 @@ def discard(
         lambda desk, change: desk.discard_outbox(change),
         wanted(ids, which, service=service, is_everything=everything),
         is_dry_run=dry_run,
+        why=why,
         as_json=as_json,
         question="Give up {count} events, which nobody will hear of?",
         is_confirmed=yes,

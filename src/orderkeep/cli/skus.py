@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orderkeep.cli.environment import read_settings_quietly
+from orderkeep.cli.environment import operator_name, read_settings_quietly
 from orderkeep.cli.exits import ExitCode, WrongUsageError
-from orderkeep.cli.terminal import AsJson, examples, note, note_console, print_json, print_text
+from orderkeep.cli.terminal import (
+    AsJson,
+    Why,
+    examples,
+    note,
+    note_console,
+    print_json,
+    print_text,
+)
 
 if TYPE_CHECKING:
+    from orderkeep.database.audit import Act
     from orderkeep.database.transaction import Transaction
     from orderkeep.orders.catalogue_desk import SkuEntry
     from orderkeep.orders.sku_file import SkuFileProblem
@@ -50,6 +59,7 @@ def import_file(
         ),
     ],
     *,
+    why: Why = None,
     as_json: AsJson = False,
 ) -> None:
     """Import a catalogue from a CSV file: all of it, or, if a line is wrong, nothing.
@@ -60,6 +70,7 @@ def import_file(
     """
     import asyncio
 
+    from orderkeep.database.audit import Act
     from orderkeep.orders.sku_file import SkuFileError, read_sku_file
 
     settings = read_settings_quietly()
@@ -73,7 +84,8 @@ def import_file(
     except SkuFileError as error:
         _print_problems(error.problems, file=file, as_json=as_json)
         raise typer.Exit(ExitCode.WRONG) from None
-    imported = asyncio.run(_import(settings, entries))
+    act = Act(actor=operator_name(), reason=why)
+    imported = asyncio.run(_import(settings, entries, act=act))
     if as_json:
         print_json({"created": imported.created_count, "updated": imported.updated_count})
     else:
@@ -83,7 +95,7 @@ def import_file(
         )
 
 
-async def _import(settings: "Settings", entries: "Sequence[SkuEntry]") -> Imported:
+async def _import(settings: "Settings", entries: "Sequence[SkuEntry]", *, act: "Act") -> Imported:
     from rich.progress import Progress
 
     from orderkeep.cli.opened_database import bring_up, opened_database
@@ -100,6 +112,7 @@ async def _import(settings: "Settings", entries: "Sequence[SkuEntry]") -> Import
                 lambda transaction: import_skus(
                     transaction,
                     entries,
+                    act=act,
                     advance=lambda: progress.advance(task),
                 )
             )
@@ -109,6 +122,7 @@ async def import_skus(
     transaction: "Transaction",
     entries: "Sequence[SkuEntry]",
     *,
+    act: "Act",
     advance: Callable[[], object],
 ) -> Imported:
     """Write every entry inside the transaction; a SKU that is known keeps its stock.
@@ -116,6 +130,7 @@ async def import_skus(
     Args:
         transaction: Takes all of them.
         entries: Each SKU once.
+        act: Who imports them, and why.
         advance: Called after each.
     """
     from dataclasses import replace
@@ -127,7 +142,7 @@ async def import_skus(
     # Sorted, as every use case takes its locks.
     for entry in sorted(entries, key=lambda entry: entry.sku_id):
         is_known = entry.sku_id in known
-        await put_sku(transaction, replace(entry, stock=None) if is_known else entry)
+        await put_sku(transaction, replace(entry, stock=None) if is_known else entry, act=act)
         advance()
     return Imported(created_count=len(entries) - len(known), updated_count=len(known))
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Why = Annotated[
+    str | None, typer.Option("--why", help="Your reason, for the record of what operators did.")
+]
 
 # Wide enough for every table: where nobody looks, no column is cut or folded.
 _UNBOUNDED_WIDTH = 10_000

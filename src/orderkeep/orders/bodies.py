@@ -69,7 +69,10 @@ class CancelOrderBody(RequestBody, frozen=True):
 
 
 class PutSkuBody(RequestBody, frozen=True):
-    """What the catalogue says of a SKU; `stock` only when it is created."""
+    """What the catalogue says of a SKU; `stock` only when it is created.
+
+    `reason` is for the record of what operators did.
+    """
 
     title: Title
     price: AmountText
@@ -77,6 +80,7 @@ class PutSkuBody(RequestBody, frozen=True):
     product_id: Identifier | None = None
     stock: StockQuantity | None = None
     is_active: bool = True
+    reason: Reason | None = None
 
 
 class MoveStockBody(RequestBody, frozen=True):

@@ -1,9 +1,10 @@
-"""Cancel unpaid orders, for their buyers or for an operator."""
+"""Cancel unpaid orders, for their buyers or for an operator, whose act is put on record."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from orderkeep.database.audit import Act, AuditEntry, append_audit
 from orderkeep.database.transaction import Transaction
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.events import cancelled_events
@@ -47,6 +48,7 @@ async def cancel_orders(
     orders = await lock_orders(transaction, {wish.order_no for wish in wishes})
     now = await transaction.now()
     changes: list[OrderChange] = []
+    acts: list[AuditEntry] = []
     answers: list[Answer] = []
     for wish in wishes:
         order = orders.get(OrderNumber(wish.order_no))
@@ -81,8 +83,20 @@ async def cancel_orders(
                 movement=MovementKind.RELEASE,
             )
         )
+        if wish.by is Cause.OPERATOR:
+            acts.append(_audit_entry(wish, order=order))
         # A second wish for the same order in this batch finds it cancelled already.
         orders[order.order_no] = after
         answers.append(after)
     await write_changes(transaction, changes, outbox=outbox, now=now)
+    await append_audit(transaction, acts, now=now)
     return answers
+
+
+def _audit_entry(wish: CancelOrder, *, order: Order) -> AuditEntry:
+    return AuditEntry(
+        act=Act(actor=wish.actor, reason=wish.note),
+        action="orders.cancel",
+        subject=order.order_no,
+        detail={"user_id": order.user_id, "version": order.version},
+    )

@@ -1,12 +1,15 @@
 """The catalogue's edge: opens one transaction for each change of a SKU or its stock.
 
 Invariant: stock changes only together with its movement, in one transaction, and a movement is
-unique by its cause: a repeated request moves nothing again.
+unique by its cause: a repeated request moves nothing again. Who changed what is put on record there
+too.
 """
 
 from dataclasses import dataclass, replace
 
+from orderkeep.contracts.amount import text_of_minor
 from orderkeep.contracts.currency import check_currency
+from orderkeep.database.audit import Act, AuditEntry, append_audit
 from orderkeep.database.transaction import Database, ReadTransaction, Transaction
 from orderkeep.orders.stock import MovementKind, change_of
 from orderkeep.orders.store.stock import (
@@ -82,7 +85,7 @@ class CatalogueDesk:
 
         return await self._database.read(read)
 
-    async def put(self, entry: SkuEntry) -> tuple[Sku, bool]:
+    async def put(self, entry: SkuEntry, *, act: Act) -> tuple[Sku, bool]:
         """Write the SKU; return it, and whether it is new.
 
         Raises:
@@ -92,11 +95,13 @@ class CatalogueDesk:
         check_currency(entry.currency)
 
         async def write(transaction: Transaction) -> tuple[Sku, bool]:
-            return await put_sku(transaction, entry)
+            return await put_sku(transaction, entry, act=act)
 
         return await self._database.transact(write)
 
-    async def move_stock(self, *, sku_id: str, quantity: int, reason: str, cause: str) -> Sku:
+    async def move_stock(
+        self, *, sku_id: str, quantity: int, reason: str, cause: str, actor: str
+    ) -> Sku:
         """Add to (or take from) what is available, once for each cause.
 
         Raises:
@@ -107,13 +112,17 @@ class CatalogueDesk:
 
         async def write(transaction: Transaction) -> Sku:
             return await adjust_stock(
-                transaction, sku_id=sku_id, quantity=quantity, reason=reason, cause=cause
+                transaction,
+                sku_id=sku_id,
+                quantity=quantity,
+                cause=cause,
+                act=Act(actor=actor, reason=reason),
             )
 
         return await self._database.transact(write)
 
 
-async def put_sku(transaction: Transaction, entry: SkuEntry) -> tuple[Sku, bool]:
+async def put_sku(transaction: Transaction, entry: SkuEntry, *, act: Act) -> tuple[Sku, bool]:
     """Write the SKU inside the transaction; return it, and whether it is new.
 
     Raises:
@@ -142,6 +151,8 @@ async def put_sku(transaction: Transaction, entry: SkuEntry) -> tuple[Sku, bool]
                 reason="initial stock",
             )
             await insert_movements(transaction, [movement], now=now)
+        created = _put_entry(act, after=fresh, before=None)
+        await append_audit(transaction, [created], now=now)
         return fresh, True
     if entry.stock is not None:
         raise Refusal(
@@ -151,6 +162,7 @@ async def put_sku(transaction: Transaction, entry: SkuEntry) -> tuple[Sku, bool]
         )
     old = (await lock_skus(transaction, [entry.sku_id]))[entry.sku_id]
     await update_sku(transaction, fresh, now=now)
+    await append_audit(transaction, [_put_entry(act, after=fresh, before=old)], now=now)
     return (
         replace(fresh, available=old.available, reserved=old.reserved, sold=old.sold),
         False,
@@ -158,9 +170,16 @@ async def put_sku(transaction: Transaction, entry: SkuEntry) -> tuple[Sku, bool]
 
 
 async def adjust_stock(
-    transaction: Transaction, *, sku_id: str, quantity: int, reason: str, cause: str
+    transaction: Transaction, *, sku_id: str, quantity: int, cause: str, act: Act
 ) -> Sku:
     """Move stock inside the transaction, once for each cause, and return the SKU as it is then.
+
+    Args:
+        transaction: Takes the movement and its record.
+        sku_id: Whose stock.
+        quantity: What is added; negative is taken.
+        cause: A repeated one moves nothing again.
+        act: Its reason is the movement's.
 
     Raises:
         Refusal: `not_found`, `out_of_stock`, `idempotency_key_reused`.
@@ -170,7 +189,7 @@ async def adjust_stock(
         raise _unknown(sku_id)
     earlier = await find_movement(transaction, cause=cause, sku_id=sku_id, kind=MovementKind.ADJUST)
     if earlier is not None:
-        if (earlier.quantity, earlier.reason) != (quantity, reason):
+        if (earlier.quantity, earlier.reason) != (quantity, act.reason):
             raise Refusal(
                 "idempotency_key_reused", "This key moved stock before, by another request."
             )
@@ -182,11 +201,38 @@ async def adjust_stock(
             members={"items": [{"sku_id": sku_id, "available": sku.available}]},
         )
     movement = Movement(
-        sku_id=sku_id, kind=MovementKind.ADJUST, cause=cause, quantity=quantity, reason=reason
+        sku_id=sku_id, kind=MovementKind.ADJUST, cause=cause, quantity=quantity, reason=act.reason
     )
-    await insert_movements(transaction, [movement], now=await transaction.now())
+    now = await transaction.now()
+    await insert_movements(transaction, [movement], now=now)
     await change_stock(transaction, {sku_id: change_of(MovementKind.ADJUST, quantity=quantity)})
+    moved = AuditEntry(
+        act=act,
+        action="stock.move",
+        subject=sku_id,
+        detail={"quantity": quantity, "available_before": sku.available},
+    )
+    await append_audit(transaction, [moved], now=now)
     return replace(sku, available=sku.available + quantity)
+
+
+def _put_entry(act: Act, *, after: Sku, before: Sku | None) -> AuditEntry:
+    detail: dict[str, object] = {"after": _told_of(after)}
+    if before is None:
+        detail["stock"] = after.available
+    else:
+        detail["before"] = _told_of(before)
+    return AuditEntry(act=act, action="skus.put", subject=after.sku_id, detail=detail)
+
+
+def _told_of(sku: Sku) -> dict[str, object]:
+    return {
+        "product_id": sku.product_id,
+        "title": sku.title,
+        "price": text_of_minor(sku.unit_price_minor),
+        "currency": sku.currency,
+        "is_active": sku.is_active,
+    }
 
 
 def _unknown(sku_id: str) -> Refusal:

@@ -12,6 +12,7 @@ from orderkeep.contracts.page import (
     encode_cursor,
 )
 from orderkeep.contracts.time_text import read_instant
+from orderkeep.database.audit import Act
 from orderkeep.instant import Instant
 from orderkeep.orders.bodies import (
     CancelOrderBody,
@@ -130,7 +131,10 @@ async def cancel_any_order(
 
 @put("/admin/skus/{sku_id:str}", opt=_WRITE, tags=["Operators"], summary="Write a SKU")
 async def put_sku(
-    sku_id: FromPath[str], data: JSONBody[PutSkuBody], catalogue_desk: Catalogue
+    request: BuyerRequest,
+    sku_id: FromPath[str],
+    data: JSONBody[PutSkuBody],
+    catalogue_desk: Catalogue,
 ) -> Response[StockedSkuAnswer]:
     """Write what the catalogue says of a SKU; its stock only when it is created."""
     sku, is_new = await catalogue_desk.put(
@@ -142,7 +146,8 @@ async def put_sku(
             currency=data.currency,
             is_active=data.is_active,
             stock=data.stock,
-        )
+        ),
+        act=Act(actor=request.user.user_id, reason=data.reason),
     )
     return Response(stocked_sku_answer(sku), status_code=201 if is_new else 200)
 
@@ -175,6 +180,7 @@ async def move_stock(
         reason=data.reason,
         # Neither a user id nor a key holds a space: no two operators' keys make one cause.
         cause=f"{request.user.user_id} {key}",
+        actor=request.user.user_id,
     )
     return stocked_sku_answer(sku)
 

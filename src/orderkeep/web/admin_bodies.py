@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from orderkeep.contracts.text import Identifier
+from orderkeep.contracts.text import Identifier, Reason
 from orderkeep.instant import Instant, rfc3339
 from orderkeep.messaging.dead_letter import DeadLetter, DeadLetterSummary
 from orderkeep.messaging.outbox_rows import OutboxRow
@@ -49,6 +49,7 @@ class ChangeOutboxBody(_Body, frozen=True, kw_only=True):
     ids: References | None = None
     filter: OutboxFilterBody | None = None
     dry_run: bool = False
+    reason: Reason | None = None
 
 
 class ChangeDeadLettersBody(_Body, frozen=True, kw_only=True):
@@ -57,6 +58,7 @@ class ChangeDeadLettersBody(_Body, frozen=True, kw_only=True):
     ids: References | None = None
     filter: DeadLetterFilterBody | None = None
     dry_run: bool = False
+    reason: Reason | None = None
 
 
 class ChangedAnswer(_Answer, frozen=True, kw_only=True):

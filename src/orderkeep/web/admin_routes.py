@@ -13,6 +13,7 @@ from litestar.types import ControllerRouterHandler
 from orderkeep.contracts.caller import Caller
 from orderkeep.contracts.page import PAGE_LIMIT_DEFAULT, PageLimit
 from orderkeep.contracts.text import Identifier
+from orderkeep.database.audit import Act
 from orderkeep.messaging.dead_letter import DeadLetterFilter, DeadLetterState
 from orderkeep.messaging.outbox_rows import OutboxFilter, OutboxState
 from orderkeep.refusal import Refusal
@@ -80,7 +81,7 @@ async def retry_outbox(
     request: OperatorRequest, data: JSONBody[ChangeOutboxBody], operations_desk: Operations
 ) -> ChangeAnswer:
     """Let rows that were parked as failed go again, with a fresh budget of tries."""
-    changed = await operations_desk.retry_outbox(_outbox_change(data))
+    changed = await operations_desk.retry_outbox(_outbox_change(data, request=request))
     return _change_answer("outbox_retried", changed, is_dry_run=data.dry_run, request=request)
 
 
@@ -95,7 +96,7 @@ async def discard_outbox(
     request: OperatorRequest, data: JSONBody[ChangeOutboxBody], operations_desk: Operations
 ) -> ChangeAnswer:
     """Give up rows that were not sent; what waited behind them goes on."""
-    changed = await operations_desk.discard_outbox(_outbox_change(data))
+    changed = await operations_desk.discard_outbox(_outbox_change(data, request=request))
     return _change_answer("outbox_discarded", changed, is_dry_run=data.dry_run, request=request)
 
 
@@ -151,7 +152,7 @@ async def replay_dead_letters(
     request: OperatorRequest, data: JSONBody[ChangeDeadLettersBody], operations_desk: Operations
 ) -> ChangeAnswer:
     """Send messages to their queues again, as if for the first time."""
-    changed = await operations_desk.replay_dead_letters(_dead_letters_change(data))
+    changed = await operations_desk.replay_dead_letters(_dead_letters_change(data, request=request))
     return _change_answer(
         "dead_letters_replayed", changed, is_dry_run=data.dry_run, request=request
     )
@@ -168,7 +169,9 @@ async def discard_dead_letters(
     request: OperatorRequest, data: JSONBody[ChangeDeadLettersBody], operations_desk: Operations
 ) -> ChangeAnswer:
     """Close dead letters without another try; they stay to be read."""
-    changed = await operations_desk.discard_dead_letters(_dead_letters_change(data))
+    changed = await operations_desk.discard_dead_letters(
+        _dead_letters_change(data, request=request)
+    )
     return _change_answer(
         "dead_letters_discarded", changed, is_dry_run=data.dry_run, request=request
     )
@@ -184,23 +187,27 @@ async def show_status(
     return status_answer(await read_status(), ready=ready)
 
 
-def _outbox_change(data: ChangeOutboxBody) -> Change[OutboxFilter]:
+def _outbox_change(data: ChangeOutboxBody, *, request: OperatorRequest) -> Change[OutboxFilter]:
     which = _given_filter(data.ids, data.filter) or OutboxFilterBody()
     return Change(
         references=data.ids,
         filter=OutboxFilter(route=which.route, aggregate_id=which.aggregate_id),
         service=which.service,
         is_dry_run=data.dry_run,
+        act=Act(actor=request.user.user_id, reason=data.reason),
     )
 
 
-def _dead_letters_change(data: ChangeDeadLettersBody) -> Change[DeadLetterFilter]:
+def _dead_letters_change(
+    data: ChangeDeadLettersBody, *, request: OperatorRequest
+) -> Change[DeadLetterFilter]:
     which = _given_filter(data.ids, data.filter) or DeadLetterFilterBody()
     return Change(
         references=data.ids,
         filter=DeadLetterFilter(queue=which.queue, reason=which.reason),
         service=which.service,
         is_dry_run=data.dry_run,
+        act=Act(actor=request.user.user_id, reason=data.reason),
     )
 
 

@@ -2,8 +2,8 @@
 
 Each service has tables of its own, maybe in a database of its own, so a row is known outside by its
 service and its number: `order-17`. A list goes through the services in their order, newest first in
-each. A change is one transaction for each service: should the second fail, the first stands, and
-asking again changes what is left.
+each. A change is one transaction for each service, in which it is also put on record: should the
+second fail, the first stands, and asking again changes what is left.
 """
 
 import re
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from orderkeep.contracts.page import decode_cursor, encode_cursor
+from orderkeep.database.audit import Act, AuditEntry, append_audit
 from orderkeep.database.transaction import Database, ReadTransaction, Transaction
 from orderkeep.instant import Instant
 from orderkeep.messaging.dead_letter import (
@@ -56,7 +57,7 @@ class Numbered(Protocol):
 
 RowT = TypeVar("RowT", bound=Numbered)
 FilterT = TypeVar("FilterT")
-Answer = TypeVar("Answer")
+RowsT = TypeVar("RowsT", bound=Sequence[ChangedRow] | Sequence[SettledLetter])
 
 # What a change is asked for: numbers of one service, or a filter.
 Selection: TypeAlias = Sequence[int] | FilterT
@@ -91,12 +92,14 @@ class Change(Generic[FilterT]):
         references: Such as `order-17`; None where the filter tells.
         service: The filter's service; None is every one.
         is_dry_run: Only tell what would become of each.
+        act: Who asks for it, and why.
     """
 
     references: tuple[str, ...] | None
     filter: FilterT
     service: str | None
     is_dry_run: bool
+    act: Act
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,16 @@ class Changed:
 
     reference: str
     result: str
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the row stays as it was; every such result begins with `not`."""
+        return is_refused(self.result)
+
+
+def is_refused(result: str) -> bool:
+    """Return whether a result says that a row stays as it was."""
+    return result.startswith("not_")
 
 
 class OperationsDesk:
@@ -181,8 +194,9 @@ class OperationsDesk:
         ) -> Sequence[ChangedRow]:
             rows = one.outbox_rows
             return await _apply(
-                one.database,
-                is_dry_run=change.is_dry_run,
+                one,
+                change,
+                action="outbox.retry",
                 work=lambda transaction, now: rows.retry(transaction, selection, now=now),
                 preview=lambda transaction: rows.preview_retry(transaction, selection),
             )
@@ -197,8 +211,9 @@ class OperationsDesk:
         ) -> Sequence[ChangedRow]:
             rows = one.outbox_rows
             return await _apply(
-                one.database,
-                is_dry_run=change.is_dry_run,
+                one,
+                change,
+                action="outbox.discard",
                 work=lambda transaction, now: rows.discard(transaction, selection, now=now),
                 preview=lambda transaction: rows.preview_discard(transaction, selection),
             )
@@ -213,8 +228,9 @@ class OperationsDesk:
         ) -> Sequence[SettledLetter]:
             letters, result = one.dead_letters, SettleResult.REPLAYED
             return await _apply(
-                one.database,
-                is_dry_run=change.is_dry_run,
+                one,
+                change,
+                action="dead_letters.replay",
                 work=lambda transaction, now: letters.replay(transaction, selection, now=now),
                 preview=lambda transaction: letters.preview(transaction, selection, result=result),
             )
@@ -229,8 +245,9 @@ class OperationsDesk:
         ) -> Sequence[SettledLetter]:
             letters, result = one.dead_letters, SettleResult.DISCARDED
             return await _apply(
-                one.database,
-                is_dry_run=change.is_dry_run,
+                one,
+                change,
+                action="dead_letters.discard",
                 work=lambda transaction, now: letters.discard(transaction, selection, now=now),
                 preview=lambda transaction: letters.preview(transaction, selection, result=result),
             )
@@ -306,17 +323,26 @@ class OperationsDesk:
 
 
 async def _apply(
-    database: Database,
+    one: ServiceMessages,
+    change: Change[FilterT],
     *,
-    is_dry_run: bool,
-    work: Callable[[Transaction, Instant], Awaitable[Answer]],
-    preview: Callable[[ReadTransaction], Awaitable[Answer]],
-) -> Answer:
-    """Make the change in one transaction, or only tell what it would do."""
+    action: str,
+    work: Callable[[Transaction, Instant], Awaitable[RowsT]],
+    preview: Callable[[ReadTransaction], Awaitable[RowsT]],
+) -> RowsT:
+    """Make the change and put it on record in one transaction, or only tell what it would do."""
 
-    async def change(transaction: Transaction) -> Answer:
-        return await work(transaction, await transaction.now())
+    async def act(transaction: Transaction) -> RowsT:
+        now = await transaction.now()
+        rows = await work(transaction, now)
+        entries = [
+            AuditEntry(act=change.act, action=action, subject=f"{one.service}-{row.id}")
+            for row in rows
+            if not is_refused(row.result)
+        ]
+        await append_audit(transaction, entries, now=now)
+        return rows
 
-    if is_dry_run:
-        return await database.read(preview)
-    return await database.transact(change)
+    if change.is_dry_run:
+        return await one.database.read(preview)
+    return await one.database.transact(act)

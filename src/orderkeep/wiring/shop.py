@@ -17,6 +17,8 @@ from orderkeep.settings import Settings
 from orderkeep.status import StatusReader
 from orderkeep.web.admin_routes import ROUTE_HANDLERS as OPERATION_ROUTES
 from orderkeep.web.app import WebApp, WebParts, build_app
+from orderkeep.web.audit import AuditDesk
+from orderkeep.web.audit_routes import ROUTE_HANDLERS as AUDIT_ROUTES
 from orderkeep.web.auth import TokenAuthenticator
 from orderkeep.web.health import Readiness
 from orderkeep.web.operations import OperationsDesk, ServiceMessages
@@ -188,6 +190,7 @@ def _web_parts(
         route_handlers=_route_handlers(services) if services else [],
         dependencies={
             "operations_desk": build_operations_desk(outboxes, database=database),
+            "audit_desk": AuditDesk(database),
             "readiness": readiness,
             "read_status": read_status,
             "inbound_queues": _inbound_queues(settings, services, database=database),
@@ -264,7 +267,11 @@ def _services(
 
 
 def _route_handlers(services: Sequence[ServiceParts]) -> list[ControllerRouterHandler]:
-    handlers: list[ControllerRouterHandler] = [*OPERATION_ROUTES, *QUEUE_ROUTES]
+    handlers: list[ControllerRouterHandler] = [
+        *OPERATION_ROUTES,
+        *AUDIT_ROUTES,
+        *QUEUE_ROUTES,
+    ]
     for service in services:
         handlers.extend(service.route_handlers)
     return handlers

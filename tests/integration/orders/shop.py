@@ -11,6 +11,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from orderkeep.contracts.payment_success_notify import PaymentSucceeded
+from orderkeep.database.audit import Act
 from orderkeep.database.transaction import Database, ReadTransaction, Session, Transaction
 from orderkeep.instant import Instant
 from orderkeep.messaging.consumer import Consumer, Outcome, Received
@@ -151,7 +152,8 @@ class Shop:
                 currency=currency,
                 is_active=is_active,
                 stock=stock,
-            )
+            ),
+            act=Act(actor="olga"),
         )
         return sku
 

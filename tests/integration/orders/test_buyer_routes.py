@@ -445,7 +445,7 @@ async def test_orders_are_listed_by_status(storefront: Storefront) -> None:
 
 async def test_a_page_has_20_orders_unless_asked_otherwise(storefront: Storefront) -> None:
     await storefront.shop.catalogue.move_stock(
-        sku_id="tea", quantity=100, reason="found", cause="olga k"
+        sku_id="tea", quantity=100, reason="found", cause="olga k", actor="olga"
     )
     await _orders(storefront, 21)
 

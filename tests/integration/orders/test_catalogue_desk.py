@@ -4,11 +4,13 @@ import asyncio
 
 import pytest
 
+from orderkeep.database.audit import Act
 from orderkeep.orders.catalogue_desk import SkuEntry
 from orderkeep.orders.store.stock import Sku
 from orderkeep.refusal import Refusal
 from tests.integration.orders.shop import Shop, payment, request
 
+OLGA = Act(actor="olga", reason="spring sale")
 TEA = SkuEntry(
     sku_id="tea",
     product_id="p-1",
@@ -27,11 +29,13 @@ async def _refused(awaitable) -> Refusal:
 
 
 def _move(shop: Shop, quantity: int, *, reason: str = "found", cause: str = "olga k1"):
-    return shop.catalogue.move_stock(sku_id="tea", quantity=quantity, reason=reason, cause=cause)
+    return shop.catalogue.move_stock(
+        sku_id="tea", quantity=quantity, reason=reason, cause=cause, actor="olga"
+    )
 
 
 async def test_a_new_sku_has_its_first_stock_by_a_movement(shop: Shop) -> None:
-    sku, is_new = await shop.catalogue.put(TEA)
+    sku, is_new = await shop.catalogue.put(TEA, act=OLGA)
 
     assert is_new
     assert sku == Sku(
@@ -62,7 +66,7 @@ async def test_a_new_sku_without_stock_has_none_and_no_movement(
 
 
 async def test_a_sku_is_written_anew_and_keeps_its_stock(shop: Shop) -> None:
-    await shop.catalogue.put(TEA)
+    await shop.catalogue.put(TEA, act=OLGA)
     order = await shop.order(tea=3)
     await shop.pay(payment(order))
     await shop.order(tea=2)
@@ -76,7 +80,8 @@ async def test_a_sku_is_written_anew_and_keeps_its_stock(shop: Shop) -> None:
             currency="EUR",
             is_active=False,
             stock=None,
-        )
+        ),
+        act=OLGA,
     )
 
     assert not is_new
@@ -115,7 +120,7 @@ async def test_a_currency_without_two_decimals_is_refused(shop: Shop) -> None:
 
 async def test_of_10_who_create_a_sku_at_once_one_does(shop: Shop) -> None:
     answers = await asyncio.gather(
-        *(shop.catalogue.put(TEA) for _ in range(10)), return_exceptions=True
+        *(shop.catalogue.put(TEA, act=OLGA) for _ in range(10)), return_exceptions=True
     )
 
     refusals = [answer for answer in answers if isinstance(answer, Refusal)]

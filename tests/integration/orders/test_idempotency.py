@@ -163,7 +163,9 @@ async def test_a_refused_request_leaves_its_token_good(shop: Shop) -> None:
     await shop.fill(tea=0)
     token = await _token(shop)
     assert await _code(shop.desk.place(_with_token(token))) == "out_of_stock"
-    await shop.catalogue.move_stock(sku_id="tea", quantity=1, reason="found", cause="olga 1")
+    await shop.catalogue.move_stock(
+        sku_id="tea", quantity=1, reason="found", cause="olga 1", actor="olga"
+    )
 
     placed = await shop.desk.place(_with_token(token))
 

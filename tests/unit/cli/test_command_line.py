@@ -35,6 +35,7 @@ COMMANDS = [
     "outbox",
     "dead-letters",
     "skus",
+    "audit",
     "demo",
 ]
 SUBCOMMANDS = [
@@ -42,6 +43,7 @@ SUBCOMMANDS = [
     ("outbox", ["list", "retry", "discard"]),
     ("dead-letters", ["list", "show", "replay", "discard"]),
     ("skus", ["import"]),
+    ("audit", ["list"]),
 ]
 
 

@@ -67,7 +67,7 @@ async def test_a_filter_is_applied_until_it_finds_no_more() -> None:
     desk = Desk(1000, 3)
 
     changed = await change_all(
-        desk.change, Wanted(ids=None, filter=ANY, service="order"), is_dry_run=False
+        desk.change, Wanted(ids=None, filter=ANY, service="order"), is_dry_run=False, why="mended"
     )
 
     assert len(changed) == 1003
@@ -78,7 +78,7 @@ async def test_a_dry_run_asks_once() -> None:
     desk = Desk(1000, 3)
 
     changed = await change_all(
-        desk.change, Wanted(ids=None, filter=ANY, service=None), is_dry_run=True
+        desk.change, Wanted(ids=None, filter=ANY, service=None), is_dry_run=True, why=None
     )
 
     assert len(changed) == 1000
@@ -89,10 +89,15 @@ async def test_ids_are_changed_once() -> None:
     desk = Desk(1, 1)
 
     await change_all(
-        desk.change, Wanted(ids=("order-0",), filter=ANY, service=None), is_dry_run=False
+        desk.change,
+        Wanted(ids=("order-0",), filter=ANY, service=None),
+        is_dry_run=False,
+        why="mended",
     )
 
     assert [asked.references for asked in desk.asked] == [("order-0",)]
+    assert [asked.act.reason for asked in desk.asked] == ["mended"]
+    assert desk.asked[0].act.actor.startswith("cli:")
 
 
 def test_options_name_every_state() -> None:

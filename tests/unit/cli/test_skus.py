@@ -102,3 +102,17 @@ def test_a_file_that_cannot_be_read_is_wrong_usage(
     assert result.exit_code == 2
     assert "cannot be read" in result.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_an_import_is_on_record_with_who_and_why(invoke: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "skus.csv"
+    file.write_text("sku_id,title,price,currency,stock\ntea,Tea,9.00,CNY,3\n")
+
+    invoke("skus", "import", str(file), "--why", "spring")
+    listed = json.loads(invoke("audit", "list", "--action", "skus.put", "--json").stdout)
+    table = invoke("audit", "list").stdout
+
+    (entry,) = listed["items"]
+    assert (entry["subject"], entry["reason"], entry["detail"]["stock"]) == ("tea", "spring", 3)
+    assert entry["actor"].startswith("cli:")
+    assert "skus.put" in table
