@@ -304,7 +304,7 @@ DelayBackend: TypeAlias = Annotated[
     Literal["hold-queue", "plugin", "outbox"], Allowed("hold-queue, plugin or outbox")
 ]
 LatePaymentPolicy: TypeAlias = Annotated[
-    Literal["refund", "manual"], Allowed("refund or manual; revive comes with a later release")
+    Literal["refund", "revive", "manual"], Allowed("refund, revive or manual")
 ]
 OptionalSwitch: TypeAlias = Annotated[Literal["on", "off"] | None, Allowed("on or off")]
 LogLevel: TypeAlias = Annotated[

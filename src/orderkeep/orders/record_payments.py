@@ -4,11 +4,17 @@ Invariant: a payment's record, what it does to its order, and the refund or case
 it are written in one transaction. A payment is recorded once by its identity, whatever message
 brings it; an order is paid by one payment; a payment is refunded once: each is a unique row.
 
+A late payment revives its order only with all of its stock, taken under the locks that buyers take
+it under. Whether there is enough shows only once the stock is locked, and payments come before
+stock in the order of locks: so the batch is decided as if there were, the payments are recorded,
+the stock is locked, and where it is short the batch is decided again without those revivals.
+
 Locks: orders by number, then payments by identity, then stock by SKU. A crash before the commit
 leaves nothing, and the message comes again; after it, the inbox knows the message.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -18,7 +24,7 @@ from orderkeep.instant import Instant
 from orderkeep.messaging.message import Event
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.events import paid_events, refund_events
-from orderkeep.orders.order import Order, OrderNumber, Transition
+from orderkeep.orders.order import Order, OrderNumber, Status, Transition
 from orderkeep.orders.payment import (
     Accept,
     AlreadyRecorded,
@@ -37,15 +43,17 @@ from orderkeep.orders.payment import (
     paid_at_of,
 )
 from orderkeep.orders.refund import OrderRefund
-from orderkeep.orders.stock import MovementKind
+from orderkeep.orders.stock import MovementKind, Short, admit, sum_by_sku
 from orderkeep.orders.store.orders import HistoryEntry, lock_orders
+from orderkeep.orders.store.payment_cases import PaymentCase, insert_cases
 from orderkeep.orders.store.payments import (
-    PaymentCase,
+    OutcomeChange,
+    change_outcomes,
     find_payments,
-    insert_cases,
     insert_payments,
     insert_refunds,
 )
+from orderkeep.orders.store.stock import lock_skus
 from orderkeep.orders.write_changes import OrderChange, write_changes
 
 
@@ -62,11 +70,25 @@ class PaymentReport:
     may_wait: bool
 
 
+# What happens to the stock of an order that is paid, by the status that it leaves.
+_MOVEMENTS = {Status.PENDING_PAYMENT: MovementKind.SELL, Status.CLOSED: MovementKind.REVIVE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rules:
+    """What a batch is decided by, beside its reports and what is on record."""
+
+    policy: LatePaymentPolicy
+    now: Instant
+    draw_refund_no: Callable[[], str]
+
+
 @dataclass(slots=True, kw_only=True)
 class _Ledger:
     """What a batch comes to, payment by payment, before any of it is written.
 
     Attributes:
+        decisions: One for each report; a revival for want of stock is what it is otherwise.
         locked: The orders as they were locked.
         orders: The orders as they have become.
         known: Payments on record, those of this batch among them.
@@ -75,6 +97,7 @@ class _Ledger:
     locked: Mapping[OrderNumber, Order]
     orders: dict[OrderNumber, Order]
     known: dict[PaymentIdentity, RecordedPayment]
+    decisions: list[Decision] = field(default_factory=list)
     payments: list[RecordedPayment] = field(default_factory=list)
     cases: list[PaymentCase] = field(default_factory=list)
     refunds: list[OrderRefund] = field(default_factory=list)
@@ -100,7 +123,8 @@ async def record_payments(
         draw_refund_no: Draws a number that no refund has.
 
     Returns:
-        One decision for each report, in order; `AwaitOrder` had no effect.
+        One decision for each report, in order; `AwaitOrder` had no effect, and `Revive` has found
+        its stock.
 
     Raises:
         ConstraintViolatedError: another transaction recorded one of them meanwhile; run it again.
@@ -108,36 +132,92 @@ async def record_payments(
     locked = await lock_orders(transaction, {report.payment.order_no for report in reports})
     known = await find_payments(transaction, {report.payment.identity for report in reports})
     now = await transaction.now()
-    ledger = _Ledger(locked=locked, orders=dict(locked), known=known)
-    decisions: Decisions = []
-    for report in reports:
-        decision = decide(
-            report.payment,
-            order=ledger.orders.get(report.payment.order_no),
-            earlier=ledger.known.get(report.payment.identity),
-            policy=policy,
-            now=now,
-            give_up_unknown_order=not report.may_wait,
-        )
-        _enter(ledger, report, decision=decision, now=now, draw_refund_no=draw_refund_no)
-        decisions.append(decision)
+    rules = _Rules(policy=policy, now=now, draw_refund_no=draw_refund_no)
+    ledger = _decide_all(reports, locked=locked, known=known, rules=rules)
     await insert_payments(transaction, ledger.payments)
+    short = await _find_short(transaction, ledger)
+    if short:
+        hoped = ledger
+        ledger = _decide_all(reports, locked=locked, known=known, rules=rules, short=short)
+        await change_outcomes(transaction, _outcome_changes(hoped, ledger))
     await insert_cases(transaction, ledger.cases)
     await insert_refunds(transaction, ledger.refunds)
     reach("record_payments.after_payments")
     await write_changes(transaction, _changes(ledger), outbox=outbox, now=now)
     reach("record_payments.after_changes")
-    return decisions
+    return ledger.decisions
 
 
-def _enter(
-    ledger: _Ledger,
-    report: PaymentReport,
+def _decide_all(
+    reports: Sequence[PaymentReport],
     *,
-    decision: Decision,
-    now: Instant,
-    draw_refund_no: Callable[[], str],
-) -> None:
+    locked: Mapping[OrderNumber, Order],
+    known: Mapping[PaymentIdentity, RecordedPayment],
+    rules: _Rules,
+    short: AbstractSet[OrderNumber] = frozenset(),
+) -> _Ledger:
+    """Decide the reports in their order, each on what those before it have made of the orders.
+
+    Args:
+        short: Orders that cannot be revived, for want of stock.
+    """
+    ledger = _Ledger(locked=locked, orders=dict(locked), known=dict(known))
+    for report in reports:
+        order_no = report.payment.order_no
+        decision = decide(
+            report.payment,
+            order=ledger.orders.get(order_no),
+            earlier=ledger.known.get(report.payment.identity),
+            policy=rules.policy,
+            now=rules.now,
+            give_up_unknown_order=not report.may_wait,
+        )
+        if isinstance(decision, Revive) and order_no in short:
+            decision = decision.otherwise
+        _enter(ledger, report, decision=decision, rules=rules)
+        ledger.decisions.append(decision)
+    return ledger
+
+
+async def _find_short(transaction: Transaction, ledger: _Ledger) -> set[OrderNumber]:
+    """Return the orders to be revived whose stock is not there, in order of arrival.
+
+    Where there is anything to revive, the stock of every order that is paid is locked here, all at
+    once: who locks some of it now and more of it later may wait in a circle.
+    """
+    revived = [
+        entry.order_no for entry in ledger.history.values() if entry.from_status is Status.CLOSED
+    ]
+    if not revived:
+        return set()
+    demands = {
+        order_no: sum_by_sku((line.sku_id, line.quantity) for line in ledger.locked[order_no].lines)
+        for order_no in ledger.history
+    }
+    skus = await lock_skus(
+        transaction, {sku_id for demand in demands.values() for sku_id in demand}
+    )
+    admission = admit(
+        [demands[order_no] for order_no in revived],
+        available={sku_id: sku.available for sku_id, sku in skus.items()},
+    )
+    return {
+        order_no
+        for order_no, verdict in zip(revived, admission.verdicts, strict=True)
+        if isinstance(verdict, Short)
+    }
+
+
+def _outcome_changes(hoped: _Ledger, decided: _Ledger) -> list[OutcomeChange]:
+    return [
+        OutcomeChange(identity=payment.identity, before=before.outcome, after=payment.outcome)
+        for before, payment in zip(hoped.payments, decided.payments, strict=True)
+        if before.outcome is not payment.outcome
+    ]
+
+
+def _enter(ledger: _Ledger, report: PaymentReport, *, decision: Decision, rules: _Rules) -> None:
+    now = rules.now
     match decision:
         case AlreadyRecorded() | AwaitOrder():
             return
@@ -145,14 +225,12 @@ def _enter(
             _enter_payment(ledger, report, outcome=PaymentOutcome.CASE, now=now)
             _enter_case(ledger, report, case=decision, now=now)
         case RequestRefund():
+            refund_no = rules.draw_refund_no()
             _enter_payment(ledger, report, outcome=PaymentOutcome.REFUND, now=now)
-            _enter_refund(ledger, report, wanted=decision, refund_no=draw_refund_no(), now=now)
-        case Accept(transition=transition):
+            _enter_refund(ledger, report, wanted=decision, refund_no=refund_no, now=now)
+        case Accept(transition=transition) | Revive(transition=transition):
             _enter_payment(ledger, report, outcome=PaymentOutcome.ACCEPTED, now=now)
             _enter_paid(ledger, report, transition=transition, now=now)
-        case Revive(otherwise=otherwise):
-            # The stock of a closed order cannot be taken again in this release, so it is "gone".
-            _enter(ledger, report, decision=otherwise, now=now, draw_refund_no=draw_refund_no)
 
 
 def _enter_payment(
@@ -248,7 +326,13 @@ def _changes(ledger: _Ledger) -> list[OrderChange]:
             after=ledger.orders[order_no],
             events=events,
             history=ledger.history.get(order_no),
-            movement=MovementKind.SELL if order_no in ledger.history else None,
+            movement=_movement(ledger.history.get(order_no)),
         )
         for order_no, events in sorted(ledger.events.items())
     ]
+
+
+def _movement(entry: HistoryEntry | None) -> MovementKind | None:
+    if entry is None or entry.from_status is None:
+        return None
+    return _MOVEMENTS[entry.from_status]

@@ -10,6 +10,7 @@ from orderkeep.messaging.outbox_rows import OutboxRow, OutboxRows
 from orderkeep.orders.payment import RecordedPayment
 from orderkeep.orders.refund import OrderRefund
 from orderkeep.orders.store import orders as order_store
+from orderkeep.orders.store import payment_cases as case_store
 from orderkeep.orders.store import payments as payment_store
 from orderkeep.orders.store import webhooks as webhook_store
 
@@ -36,7 +37,7 @@ async def read_timeline(
     messages = await outbox_rows.of_aggregate(transaction, order_no)
     opened = await payment_store.list_opened_payments(transaction, order_no)
     payments = await payment_store.list_payments(transaction, order_no)
-    cases = await payment_store.list_cases(transaction, order_no)
+    cases = await case_store.list_cases(transaction, order_no)
     refunds = await payment_store.list_refunds(transaction, order_no)
     webhooks = await webhook_store.list_webhooks(transaction, order_no)
     # What is of one moment stays in this order: what happened, what followed, who was told.
@@ -133,7 +134,7 @@ def _payment(payment: RecordedPayment) -> _Moment:
     )
 
 
-def _case(case: payment_store.PaymentCase) -> _Moment:
+def _case(case: case_store.PaymentCase) -> _Moment:
     return _moment(
         case.opened_at,
         "case",

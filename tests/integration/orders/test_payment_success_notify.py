@@ -462,16 +462,7 @@ async def test_a_payment_of_a_closed_order_is_a_case_by_the_policy_manual(
     assert await shop.breaches() == []
 
 
-async def test_the_policy_revive_refunds_as_long_as_stock_is_not_taken_again(
-    shop: Shop, order: Order
-) -> None:
-    await shop.expire(order)
-
-    await shop.pay(payment(order), policy=LatePaymentPolicy.REVIVE)
-
-    assert shop.order_row(order.order_no)["status"] == "closed"
-    assert [(row[2], row[5]) for row in refunds(shop)] == [("T1", "late_payment")]
-    assert await shop.breaches() == []
+# By the policy `revive`: test_revive.py.
 
 
 # Row: order pending, amount or currency wrong, or amount missing.

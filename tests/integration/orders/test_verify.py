@@ -9,6 +9,7 @@ from orderkeep.carts.tables import KERNEL as CART_KERNEL
 from orderkeep.database.statement import Statement
 from orderkeep.database.transaction import ReadTransaction
 from orderkeep.orders.order import Order
+from orderkeep.orders.payment import LatePaymentPolicy
 from orderkeep.orders.tables import KERNEL
 from orderkeep.orders.verify import CHECKS, Finding, find_breaches, find_lateness
 from tests.integration.orders.shop import Shop, payment
@@ -62,30 +63,50 @@ async def test_an_empty_shop_breaks_nothing(shop: Shop) -> None:
 
 
 async def test_a_revived_order_breaks_nothing(shop: Shop, orders: Orders) -> None:
-    no = orders.closed.order_no
-    shop.write(
-        "UPDATE orders SET status = 'paid', version = 3, paid_at = closed_at, trade_no = 'T9',"
-        " close_reason = NULL WHERE order_no = :no",
-        no=no,
-    )
-    shop.write(
-        "INSERT INTO order_history SELECT order_no, 3, 'closed', 'paid', 'revival', 'm', NULL,"
-        " changed_at FROM order_history WHERE order_no = :no AND version = 2",
-        no=no,
-    )
-    shop.write(
-        "INSERT INTO stock_movements (sku_id, kind, cause, quantity, moved_at)"
-        " VALUES ('tea', 'revive', :no, 2, 1)",
-        no=no,
-    )
-    shop.write("UPDATE stock SET available = available - 2, sold = sold + 2 WHERE sku_id = 'tea'")
-    shop.write(
-        "INSERT INTO order_payments SELECT '', 'T9', order_no, NULL, pay_amount_minor, currency,"
-        " 1, 1, 'accepted', 'm' FROM orders WHERE order_no = :no",
-        no=no,
-    )
+    await shop.pay(payment(orders.closed, "T-late"), policy=LatePaymentPolicy.REVIVE)
 
+    assert shop.order_row(orders.closed.order_no)["status"] == "paid"
     assert await shop.breaches() == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "broken"),
+    [
+        (
+            "UPDATE order_history SET cause = 'payment' WHERE order_no = :no AND version = 3",
+            {"history-is-a-chain"},
+        ),
+        (
+            "DELETE FROM stock_movements WHERE cause = :no AND kind = 'revive'",
+            {"stock-equals-movements", "order-moves-its-stock"},
+        ),
+        (
+            "UPDATE stock_movements SET kind = 'sell' WHERE cause = :no AND kind = 'revive'",
+            {"stock-equals-movements", "order-moves-its-stock"},
+        ),
+        (
+            "UPDATE order_payments SET outcome = 'refund' WHERE order_no = :no",
+            {"paid-by-one-payment", "refund-for-each-refunded-payment"},
+        ),
+        (
+            (
+                "INSERT INTO order_history SELECT order_no, 4, 'paid', 'closed', 'payment_timeout',"
+                " 'm', NULL, changed_at FROM order_history WHERE order_no = :no AND version = 3"
+            ),
+            {"history-without-gaps", "history-is-a-chain"},
+        ),
+    ],
+)
+async def test_what_is_wrong_with_a_revived_order_is_found(
+    shop: Shop, orders: Orders, sql: str, broken: set[str]
+) -> None:
+    await shop.pay(payment(orders.closed, "T-late"), policy=LatePaymentPolicy.REVIVE)
+
+    shop.write(sql, no=orders.closed.order_no)
+
+    found = await _broken(shop)
+    assert set(found) == broken
+    assert {found[name] for name in broken} <= {("tea",), (orders.closed.order_no,), ("T-late",)}
 
 
 # What is planted, as SQL with the numbers of `Orders` by name; and every invariant that it breaks.

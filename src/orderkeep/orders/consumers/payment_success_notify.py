@@ -25,6 +25,7 @@ from orderkeep.orders.payment import (
     Payment,
     PaymentIdentity,
     RequestRefund,
+    Revive,
 )
 from orderkeep.orders.record_payments import PaymentReport, record_payments
 
@@ -95,6 +96,8 @@ def _log(messages: Sequence[Received[PaymentSucceeded]], decisions: Sequence[Dec
             )
         elif isinstance(decision, RequestRefund):
             log.warning("refund_requested", **names, reason=decision.reason.value)
+        elif isinstance(decision, Revive):
+            log.info("order_revived", **names)
 
 
 def _payment(body: PaymentSucceeded) -> Payment:

@@ -1,4 +1,4 @@
-"""What the order service knows of money: payments seen, cases for an operator, refunds."""
+"""What the order service knows of money: payments seen, and refunds."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,25 +10,9 @@ from orderkeep.database.statement import RowStatement, Statement, is_any_of, row
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction
 from orderkeep.instant import Instant
 from orderkeep.orders.order import OrderNumber
-from orderkeep.orders.payment import CaseKind, PaymentIdentity, PaymentOutcome, RecordedPayment
+from orderkeep.orders.payment import PaymentIdentity, PaymentOutcome, RecordedPayment
 from orderkeep.orders.refund import OrderRefund
-from orderkeep.orders.tables import OPENED_PAYMENTS, ORDER_PAYMENTS, ORDER_REFUNDS, PAYMENT_CASES
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentCase:
-    """Money that waits for an operator."""
-
-    kind: CaseKind
-    order_no: OrderNumber
-    identity: PaymentIdentity
-    payment_no: str | None
-    amount_minor: int | None
-    currency: str | None
-    message_id: str
-    detail: str
-    opened_at: Instant
-    state: str = "open"
+from orderkeep.orders.tables import OPENED_PAYMENTS, ORDER_PAYMENTS, ORDER_REFUNDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +29,19 @@ class OpenedPayment:
     pay_channel: str | None
     opened_at: Instant
     received_at: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomeChange:
+    """What was to become of a recorded payment, and what becomes of it."""
+
+    identity: PaymentIdentity
+    before: PaymentOutcome
+    after: PaymentOutcome
+
+
+class StalePaymentError(Exception):
+    """A payment's outcome changed meanwhile: nothing was locked for it. A bug, never a refusal."""
 
 
 class StaleRefundError(Exception):
@@ -68,13 +65,16 @@ _INSERT_PAYMENT = RowStatement(
         {column.name: row_value(column.name, column.type) for column in ORDER_PAYMENTS.c}
     )
 )
-_CASE_COLUMNS = [column for column in PAYMENT_CASES.c if column.name not in {"id", "resolved_at"}]
-_INSERT_CASE = RowStatement(
-    insert(PAYMENT_CASES)
-    .values({column.name: row_value(column.name, column.type) for column in _CASE_COLUMNS})
-    .on_conflict_do_nothing(
-        index_elements=["pay_channel", "trade_no", "order_no", "kind", "message_id"]
+_CHANGE_OUTCOME = RowStatement(
+    update(ORDER_PAYMENTS)
+    .where(
+        ORDER_PAYMENTS.c.pay_channel
+        == row_value("the_pay_channel", ORDER_PAYMENTS.c.pay_channel.type),
+        ORDER_PAYMENTS.c.trade_no == row_value("the_trade_no", ORDER_PAYMENTS.c.trade_no.type),
+        ORDER_PAYMENTS.c.outcome == row_value("old_outcome", ORDER_PAYMENTS.c.outcome.type),
     )
+    .values(outcome=row_value("new_outcome", ORDER_PAYMENTS.c.outcome.type))
+    .returning(ORDER_PAYMENTS.c.pay_channel, ORDER_PAYMENTS.c.trade_no)
 )
 _INSERT_REFUND = RowStatement(
     insert(ORDER_REFUNDS).values(
@@ -112,12 +112,6 @@ _PAYMENTS_OF_ORDER = Statement(
     select(ORDER_PAYMENTS)
     .where(ORDER_PAYMENTS.c.order_no == bindparam("order_no"))
     .order_by(ORDER_PAYMENTS.c.received_at)
-    .limit(_PAYMENTS_PER_ORDER_MAX)
-)
-_CASES_OF_ORDER = Statement(
-    select(PAYMENT_CASES)
-    .where(PAYMENT_CASES.c.order_no == bindparam("order_no"))
-    .order_by(PAYMENT_CASES.c.id)
     .limit(_PAYMENTS_PER_ORDER_MAX)
 )
 _REFUNDS_OF_ORDER = Statement(
@@ -175,27 +169,28 @@ async def insert_payments(transaction: Transaction, payments: Sequence[RecordedP
     )
 
 
-async def insert_cases(transaction: Transaction, cases: Sequence[PaymentCase]) -> None:
-    """Open cases; a report that opened its case before opens no second one."""
-    await transaction.execute_rows(
-        _INSERT_CASE,
+async def change_outcomes(transaction: Transaction, changes: Sequence[OutcomeChange]) -> None:
+    """Write what became of recorded payments, whose orders or cases this transaction has locked.
+
+    Raises:
+        StalePaymentError: the outcome of one is no longer as it was.
+    """
+    rows = await transaction.fetch_rows(
+        _CHANGE_OUTCOME,
         [
             {
-                "kind": case.kind,
-                "state": case.state,
-                "order_no": case.order_no,
-                "pay_channel": case.identity.pay_channel,
-                "trade_no": case.identity.trade_no,
-                "payment_no": case.payment_no,
-                "amount_minor": case.amount_minor,
-                "currency": case.currency,
-                "message_id": case.message_id,
-                "detail": case.detail,
-                "opened_at": case.opened_at,
+                "the_pay_channel": change.identity.pay_channel,
+                "the_trade_no": change.identity.trade_no,
+                "old_outcome": change.before,
+                "new_outcome": change.after,
             }
-            for case in cases
+            for change in sorted(changes, key=lambda change: change.identity)
         ],
     )
+    missed = {change.identity for change in changes} - {_identity(row) for row in rows}
+    if missed:
+        message = f"payments changed under their lock: {sorted(missed)}"
+        raise StalePaymentError(message)
 
 
 async def insert_refunds(transaction: Transaction, refunds: Sequence[OrderRefund]) -> None:
@@ -290,12 +285,6 @@ async def list_payments(transaction: ReadTransaction, order_no: str) -> list[Rec
     ]
 
 
-async def list_cases(transaction: ReadTransaction, order_no: str) -> list[PaymentCase]:
-    """Return every case of the order, the earliest first."""
-    rows = await transaction.fetch_all(_CASES_OF_ORDER, order_no=order_no)
-    return [_case(row) for row in rows]
-
-
 async def list_refunds(transaction: ReadTransaction, order_no: str) -> list[OrderRefund]:
     """Return every refund of the order, the earliest first."""
     return [
@@ -333,21 +322,6 @@ def _payment(row: Row) -> RecordedPayment:
         received_at=Instant(row["received_at"]),
         outcome=PaymentOutcome(row["outcome"]),
         message_id=row["message_id"],
-    )
-
-
-def _case(row: Row) -> PaymentCase:
-    return PaymentCase(
-        kind=CaseKind(row["kind"]),
-        order_no=OrderNumber(row["order_no"]),
-        identity=_identity(row),
-        payment_no=row["payment_no"],
-        amount_minor=row["amount_minor"],
-        currency=row["currency"],
-        message_id=row["message_id"],
-        detail=row["detail"],
-        opened_at=Instant(row["opened_at"]),
-        state=row["state"],
     )
 
 

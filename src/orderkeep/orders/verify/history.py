@@ -1,9 +1,9 @@
 """History: each order goes its one way to its one end, and its row says the same."""
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from orderkeep.database.statement import is_one_of
-from orderkeep.orders.order import Status
+from orderkeep.orders.order import Cause, Status
 from orderkeep.orders.tables import ORDER_HISTORY, ORDERS
 from orderkeep.orders.verify.check import Check, breaches
 
@@ -81,7 +81,10 @@ HISTORY_CHECKS = (
                 ),
                 and_(
                     ORDER_HISTORY.c.to_status == Status.CLOSED.value,
-                    _NEXT.c.to_status != Status.PAID.value,
+                    or_(
+                        _NEXT.c.to_status != Status.PAID.value,
+                        _NEXT.c.cause != Cause.REVIVAL.value,
+                    ),
                 ),
                 _NEXT.c.to_status == Status.PENDING_PAYMENT.value,
             ],
