@@ -70,19 +70,46 @@ async def test_a_queue_deleted_while_running_gets_nothing_and_heals(
     assert len(stranger.take_all("parcels")) == 1
 
 
-async def test_a_binding_deleted_while_running_gets_nothing_and_heals(
+async def test_a_binding_deleted_while_running_is_made_again_before_the_next_message(
     broker: RabbitBroker, stranger: Stranger
 ):
     stranger.channel.queue_unbind("letters", "events", "letter.#")
+
+    assert await results_of(broker, message(1, route="events", type="letter.sent")) == [CONFIRMED]
+    assert len(stranger.take_all("letters")) == 1
+
+
+async def test_one_of_several_bindings_deleted_while_publishing_is_made_again_within_a_second(
+    broker: RabbitBroker, stranger: Stranger
+):
+    stranger.channel.queue_declare("everything", durable=True)
+    stranger.channel.queue_bind("everything", "events", "#")
+    event = message(1, route="events", type="letter.sent")
+    assert await results_of(broker, event) == [CONFIRMED]
+    stranger.channel.queue_unbind("letters", "events", "letter.#")
+    stranger.take_all("letters")
+
+    async def reaches_letters() -> bool:
+        assert await results_of(broker, event) == [CONFIRMED]
+        return bool(stranger.take_all("letters"))
+
+    async with asyncio.timeout(DEADLINE_S):
+        while not await reaches_letters():
+            await asyncio.sleep(0.05)
+
+
+async def test_a_queue_that_is_gone_while_another_is_bound_takes_its_exchange_down_alone(
+    broker: RabbitBroker, stranger: Stranger
+):
+    stranger.channel.queue_declare("everything", durable=True)
+    stranger.channel.queue_bind("everything", "events", "#")
+    stranger.channel.queue_delete("letters")
     event = message(1, route="events", type="letter.sent")
 
-    outcome = await outcome_of(broker, event)
+    results = await results_of(broker, event, message(2))
     await broker.declare(TOPOLOGY)
 
-    assert outcome == PublishOutcome(
-        result=ROUTE_DOWN,
-        detail="returned by the broker (312 NO_ROUTE): no queue is bound to events for letter.sent",
-    )
+    assert results == [ROUTE_DOWN, CONFIRMED]
     assert await results_of(broker, event) == [CONFIRMED]
     assert len(stranger.take_all("letters")) == 1
 

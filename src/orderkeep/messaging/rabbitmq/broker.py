@@ -178,6 +178,7 @@ class RabbitBroker:
         self._note_differences(differences)
         self._topology = topology
         self._ways = Ways(topology, self._options)
+        self._publisher.keep(topology.bindings)
 
     async def _check_delays(self, topology: Topology) -> bool:
         """Return whether the broker told that messages wait where they should.

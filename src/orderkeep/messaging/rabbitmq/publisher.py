@@ -18,8 +18,9 @@ from collections.abc import Iterable, Sequence
 
 from pika import spec
 
-from orderkeep.messaging.broker import BrokerUnavailableError
+from orderkeep.messaging.broker import Binding, BrokerUnavailableError
 from orderkeep.messaging.message import PublishOutcome, PublishResult
+from orderkeep.messaging.rabbitmq.bindings import KeptBindings
 from orderkeep.messaging.rabbitmq.channel import ChannelLostError
 from orderkeep.messaging.rabbitmq.confirms import ConfirmChannel, Publication
 from orderkeep.messaging.rabbitmq.connection import Connection
@@ -43,6 +44,7 @@ class Publisher:
         """Publish over the line."""
         self._line = line
         self._options = options
+        self._bindings = KeptBindings((), call_timeout_s=options.call_timeout_s)
         self._channel: ConfirmChannel | None = None
         self._opening = asyncio.Lock()
         self._unblocked = asyncio.Event()
@@ -50,6 +52,10 @@ class Publisher:
         self._alarm_patience: asyncio.TimerHandle | None = None
         # Raised by each `stop`: what began before it ends with it.
         self._stops_count = 0
+
+    def keep(self, bindings: Sequence[Binding]) -> None:
+        """Have these bindings in place whenever something is published to their exchange."""
+        self._bindings = KeptBindings(bindings, call_timeout_s=self._options.call_timeout_s)
 
     async def send(self, publications: Sequence[Publication]) -> list[PublishOutcome]:
         """Publish all, and return one outcome for each.
@@ -59,9 +65,13 @@ class Publisher:
         """
         stops_count = self._stops_count
         channel = await self._ready_channel()
+        failed = await self._bindings.keep(
+            channel.connection, {publication.exchange for publication in publications}
+        )
         self._refuse_after_stop(stops_count)
         outcomes: _Outcomes = [
-            _refused_for_size(publication, frame_size_max=channel.connection.frame_size_max)
+            failed.get(publication.exchange)
+            or _refused_for_size(publication, frame_size_max=channel.connection.frame_size_max)
             for publication in publications
         ]
         lost = await self._run(channel, publications, outcomes, _unknown_indexes(outcomes))
