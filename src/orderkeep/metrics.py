@@ -63,6 +63,22 @@ class Metrics:
         )
         self._refunds = self._gauge("orderkeep_refunds_open", "Refunds asked for and not ended.")
 
+        self._resent = self._counter(
+            "orderkeep_events_resent",
+            "Events that a broker had confirmed, and that were sent again, by queue.",
+            "queue",
+        )
+        self._missing = self._gauge(
+            "orderkeep_events_missing",
+            "Sent events that their consumer did not have at this process's last look, by queue.",
+            "queue",
+        )
+
+    def note_missing(self, queue: str, *, missing_count: int, resent_count: int) -> None:
+        """Note what a look after sent events has found."""
+        self._missing.labels(queue).set(missing_count)
+        self._resent.labels(queue).inc(resent_count)
+
     def count_order_event(self, event_type: str) -> None:
         """Count one order event."""
         self._orders.labels(event_type).inc()

@@ -362,3 +362,18 @@ async def test_a_consumer_that_was_closed_is_woken_no_more(under_test: BrokerUnd
 
     following = await under_test.broker.consume("parcels", prefetch=10)
     assert ids(await take(following)) == [b"m1"]
+
+
+async def test_what_waits_in_nobodys_hand_is_counted(under_test: BrokerUnderTest):
+    broker = under_test.broker
+    await broker.publish([message(number) for number in range(3)], now=NOW)
+    consumption = await broker.consume("parcels", prefetch=2)
+    await take_count(consumption, 2)
+
+    async with asyncio.timeout(DEADLINE_S):
+        while await broker.ready_count("parcels") != 1:
+            await asyncio.sleep(0.01)
+    await consumption.close()
+
+    assert await broker.ready_count("letters") == 0
+    assert await broker.ready_count("nobodys") == 0

@@ -90,8 +90,8 @@ def work(
         typer.Option(
             "--only",
             metavar="NAME[,NAME]",
-            help="Some of what it does: dispatchers, consumers, retention, sweep, webhooks,"
-            " refunds, or a single loop such as order-dispatcher or the name of a queue.",
+            help="Some of what it does: dispatchers, consumers, retention, reconciliation, sweep,"
+            " webhooks, refunds, or a single loop such as order-dispatcher or the name of a queue.",
         ),
     ] = None,
 ) -> None:

@@ -10,6 +10,7 @@ from orderkeep.cli.terminal import AsJson, examples, note_console, print_json, p
 
 if TYPE_CHECKING:
     from orderkeep.database.transaction import Database, ReadTransaction
+    from orderkeep.messaging.receipts import Receipts
     from orderkeep.orders.verify import Finding
     from orderkeep.settings import Settings
 
@@ -34,14 +35,15 @@ def verify(
 ) -> None:
     """Check the guarantees on the live database; exit with 1 on a breach.
 
-    Checked are stock, history, payments, refunds and keys of all orders, in one snapshot; nothing
-    is changed. What is late is a warning, since the work may be under way.
+    Checked are stock, history, payments, refunds and keys of all orders, and of all events whether
+    their consumers have them, in one snapshot; nothing is changed. What is late is a warning,
+    since the work may be under way.
     """
     from orderkeep.cli.opened_database import with_database
 
     settings = read_settings_quietly()
     with note_console().status("checking the guarantees"):
-        breaches, late = with_database(
+        breaches, late, receipts = with_database(
             settings, lambda database: _find(database, settings, is_quiesced=quiesced)
         )
     warnings: list[Finding] = []
@@ -55,23 +57,41 @@ def verify(
                 "is_clean": not breaches,
                 "breaches": [_json_of(each) for each in breaches],
                 "warnings": [_json_of(each) for each in warnings],
+                "deliveries": [
+                    {
+                        "outbox": each.outbox,
+                        "queue": each.queue,
+                        "sent_count": each.sent_count,
+                        "missing_count": each.missing_count,
+                    }
+                    for each in receipts
+                ],
             }
         )
     else:
         _print(breaches, warnings)
+        _print_receipts(receipts)
     if breaches:
         raise typer.Exit(ExitCode.WRONG)
 
 
 async def _find(
     database: "Database", settings: "Settings", *, is_quiesced: bool
-) -> tuple[list["Finding"], list["Finding"]]:
-    from orderkeep.orders.verify import find_breaches, find_lateness
-    from orderkeep.wiring.storage import KERNEL_TABLES
+) -> tuple[list["Finding"], list["Finding"], list["Receipts"]]:
+    from orderkeep.messaging.receipts import count_receipts
+    from orderkeep.orders.verify import (
+        SHOWN_PER_INVARIANT_MAX,
+        find_breaches,
+        find_lateness,
+        find_missing,
+    )
+    from orderkeep.wiring.storage import KERNEL_TABLES, receivers_of, used_topology
 
     patience_s = 0.0 if is_quiesced else _OUTBOX_PATIENCE_S
 
-    async def read(transaction: "ReadTransaction") -> tuple[list["Finding"], list["Finding"]]:
+    async def read(
+        transaction: "ReadTransaction",
+    ) -> tuple[list["Finding"], list["Finding"], list["Receipts"]]:
         breaches = await find_breaches(transaction)
         late = await find_lateness(
             transaction,
@@ -79,7 +99,15 @@ async def _find(
             outboxes=list(KERNEL_TABLES.values()),
             outbox_age_s=settings.outbox_poll_interval_s + patience_s,
         )
-        return breaches, late
+        receipts = await count_receipts(
+            transaction,
+            senders=list(KERNEL_TABLES.values()),
+            receivers=receivers_of(settings),
+            topology=used_topology(settings),
+            patience_s=patience_s,
+            shown_count_max=SHOWN_PER_INVARIANT_MAX,
+        )
+        return breaches, [*late, *find_missing(receipts)], receipts
 
     return await database.read(read)
 
@@ -105,4 +133,15 @@ def _print(breaches: "list[Finding]", warnings: "list[Finding]") -> None:
             f"Every guarantee holds; late: {len(warnings)}."
             if warnings
             else "Every guarantee holds."
+        )
+
+
+def _print_receipts(receipts: "list[Receipts]") -> None:
+    """Say how much of what was sent has been received, as long as the outboxes remember it."""
+    sent_count = sum(each.sent_count for each in receipts)
+    missing_count = sum(each.missing_count for each in receipts)
+    if sent_count:
+        print_text(
+            f"Of {sent_count:,} events that were sent, {sent_count - missing_count:,} have been"
+            " received."
         )

@@ -57,3 +57,16 @@ TOPOLOGY = Topology(
         ),
     ),
 )
+
+# Which service reads a queue; its consumer has the queue's name.
+READER_BY_QUEUE = {
+    order_timeout_queue.QUEUE: "orders",
+    payment_success_notify.QUEUE: "orders",
+    order_timeout_dlq.QUEUE: "orders",
+    order_events.QUEUE_OUTBOX: "orders",
+    payment_refund_result.QUEUE: "orders",
+    payment_opened_notify.QUEUE: "orders",
+    cart_sync.QUEUE: "carts",
+    order_events.QUEUE_PAYMENT: "payments",
+    payment_refund_request.QUEUE: "payments",
+}

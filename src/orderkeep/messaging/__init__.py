@@ -111,8 +111,10 @@ from orderkeep.messaging.outbox_rows import (
     OutboxRows,
     OutboxState,
 )
+from orderkeep.messaging.reconciliation import Reconciliation, ReconciliationPolicy
 from orderkeep.messaging.retention import Purged, Retention, RetentionPolicy
 from orderkeep.messaging.retry_schedule import pause_before_attempt
+from orderkeep.messaging.sent_events import Receiver
 from orderkeep.messaging.settling import MessageOutcome, RetryPolicy
 from orderkeep.messaging.signal import Signal
 from orderkeep.messaging.tables import ServiceTables, service_tables
@@ -158,6 +160,9 @@ __all__ = [
     "Purged",
     "Queue",
     "Received",
+    "Receiver",
+    "Reconciliation",
+    "ReconciliationPolicy",
     "Retention",
     "RetentionPolicy",
     "RetryPolicy",

@@ -177,5 +177,13 @@ class Broker(Protocol):
             BrokerUnavailableError: the broker is away, or the queue is missing.
         """
 
+    async def ready_count(self, queue: str) -> int:
+        """Return how many messages wait in the queue, in no consumer's hand; 0 if there is none.
+
+        Raises:
+            BrokerUnavailableError: the broker is away.
+            StoreUnavailableError: the database that holds the queue is away.
+        """
+
     async def close(self) -> None:
         """Close every connection."""

@@ -28,6 +28,7 @@ from orderkeep.messaging.queue_messages import (
     NEXT_DUE_AT,
     NEXT_LEASE_END,
     PUBLISH,
+    READY_COUNT,
     RELEASE_ALL,
     TAKE,
     delivery_of,
@@ -124,6 +125,16 @@ class DatabaseQueue:
         arrived = Signal()
         self._waiting[queue].add(arrived)
         return DatabaseConsumption(self, queue=queue, prefetch=prefetch, arrived=arrived)
+
+    async def ready_count(self, queue: str) -> int:
+        """Return how many messages are due and leased by nobody."""
+
+        async def count(transaction: ReadTransaction) -> int:
+            now = await transaction.now()
+            row = await transaction.fetch_one(READY_COUNT, queue=queue, now=now)
+            return row["message_count"] if row is not None else 0
+
+        return await self._database.read(count)
 
     async def close(self) -> None:
         """Hold nothing: the database is its owner's to close."""

@@ -172,6 +172,17 @@ RELEASE_ALL = Statement(
 )
 
 
+READY_COUNT = Statement(
+    select(func.count().label("message_count")).where(
+        QUEUE_MESSAGES.c.queue == bindparam("queue"),
+        QUEUE_MESSAGES.c.due_at <= bindparam("now"),
+        or_(
+            QUEUE_MESSAGES.c.lease_until.is_(None),
+            QUEUE_MESSAGES.c.lease_until <= bindparam("now"),
+        ),
+    )
+)
+
 _DEPTHS = Statement(
     select(QUEUE_MESSAGES.c.queue, func.count().label("message_count"))
     .group_by(QUEUE_MESSAGES.c.queue)

@@ -27,6 +27,7 @@ class ServiceTables:
     inbox: Table
     dead_letters: Table
     delivery_attempts: Table
+    reconciled: Table
 
 
 def service_tables(metadata: MetaData, *, service: str) -> ServiceTables:
@@ -37,6 +38,7 @@ def service_tables(metadata: MetaData, *, service: str) -> ServiceTables:
         inbox=_inbox(metadata, f"{service}_inbox"),
         dead_letters=_dead_letters(metadata, f"{service}_dead_letters"),
         delivery_attempts=_delivery_attempts(metadata, f"{service}_delivery_attempts"),
+        reconciled=_reconciled(metadata, f"{service}_reconciled"),
     )
 
 
@@ -175,4 +177,16 @@ def _delivery_attempts(metadata: MetaData, name: str) -> Table:
         Column("message_id", Text, primary_key=True),
         Column("attempts", Integer, nullable=False),
         Column("last_at", INSTANT, nullable=False),
+    )
+
+
+def _reconciled(metadata: MetaData, name: str) -> Table:
+    # Up to which of the service's sent rows each consumer, of whatever service, is known to have
+    # what is for it.
+    return Table(
+        name,
+        metadata,
+        Column("consumer", Text, primary_key=True),
+        Column("sent_at", INSTANT, nullable=False),
+        Column("row_id", ROW_NUMBER, nullable=False),
     )

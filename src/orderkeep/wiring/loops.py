@@ -1,4 +1,4 @@
-"""The loops that carry a service's messages: its dispatcher, its consumers, its retention.
+"""The loops that carry a service's messages: its dispatcher, consumers, retention, reconciliation.
 
 Any of them may run in any number of processes at once.
 """
@@ -10,13 +10,14 @@ from orderkeep.database.transaction import Database
 from orderkeep.database.turns import giving_way
 from orderkeep.messaging.delivery import DeliveryPolicy, Subscription
 from orderkeep.messaging.dispatcher import Dispatcher, DispatchPolicy
+from orderkeep.messaging.reconciliation import Reconciliation
 from orderkeep.messaging.retention import Retention, RetentionPolicy
 from orderkeep.messaging.settling import RetryPolicy
 from orderkeep.metrics import Metrics
 from orderkeep.settings import Settings
 from orderkeep.wiring import chance
 from orderkeep.wiring.parts import Run, ServiceParts
-from orderkeep.wiring.storage import Brokers, used_topology
+from orderkeep.wiring.storage import Brokers, receivers_of, used_topology
 
 # What decides how an order ends: its deadline has come, its money has come. The messages of the
 # other queues tell somebody of what has been decided, and give way to requests and to these.
@@ -35,7 +36,33 @@ def messaging_loops(
     return {
         **_sending_loops(settings, service, database=database, brokers=brokers, metrics=metrics),
         **_receiving_loops(settings, service, database=database, brokers=brokers, metrics=metrics),
+        **_reconciling_loops(
+            settings, service, database=database, brokers=brokers, metrics=metrics
+        ),
     }
+
+
+def _reconciling_loops(
+    settings: Settings,
+    service: ServiceParts,
+    *,
+    database: Database,
+    brokers: Brokers,
+    metrics: Metrics,
+) -> dict[str, Run]:
+    if settings.has_database_queues:
+        # What a queue in the database confirms is a row beside the outbox: it cannot be lost alone.
+        return {}
+    reconciliation = Reconciliation(
+        service.outbox,
+        receivers=receivers_of(settings),
+        database=database,
+        broker=brokers.consuming,
+        topology=used_topology(settings),
+        note_missing=metrics.note_missing,
+    )
+    name = service.outbox.tables.service
+    return {f"{name}-reconciliation": giving_way(reconciliation.run)}
 
 
 def _sending_loops(

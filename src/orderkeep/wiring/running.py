@@ -79,6 +79,7 @@ def chosen_loops(loops: Mapping[str, Run], names: tuple[str, ...]) -> dict[str, 
     kinds = {
         "dispatchers": {name for name in loops if name.endswith("-dispatcher")},
         "retention": {name for name in loops if name.endswith("-retention")},
+        "reconciliation": {name for name in loops if name.endswith("-reconciliation")},
         "consumers": {name for name in loops if name in _QUEUES},
     }
     chosen: set[str] = set()

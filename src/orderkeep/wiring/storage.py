@@ -6,7 +6,7 @@ from functools import partial
 
 from orderkeep.carts.tables import KERNEL as CART_TABLES
 from orderkeep.contracts.order_events import EXCHANGE as ORDER_EVENTS
-from orderkeep.contracts.topology import TOPOLOGY
+from orderkeep.contracts.topology import READER_BY_QUEUE, TOPOLOGY
 from orderkeep.database.postgresql import PostgresDatabase
 from orderkeep.database.postgresql_wake_ups import PostgresWakeUps
 from orderkeep.database.schema_version import URL, postgresql_url, sqlite_url
@@ -16,6 +16,7 @@ from orderkeep.messaging.broker import Broker, Topology
 from orderkeep.messaging.database_queue import LEASE_S, DatabaseQueue
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.rabbitmq import DelayBackend, QueueArguments, RabbitBroker, RabbitOptions
+from orderkeep.messaging.sent_events import Receiver
 from orderkeep.messaging.signal import Signal
 from orderkeep.orders.tables import KERNEL as ORDER_TABLES
 from orderkeep.payments.tables import KERNEL as PAYMENT_TABLES
@@ -158,6 +159,16 @@ def used_topology(settings: Settings) -> Topology:
         bindings=tuple(binding for binding in TOPOLOGY.bindings if binding.queue not in unused),
         delays=tuple(delay for delay in TOPOLOGY.delays if delay.queue not in unused),
     )
+
+
+def receivers_of(settings: Settings) -> list[Receiver]:
+    """Return every consumer of the services that run here."""
+    services = {SERVICE_OF_SETTING[name] for name in settings.services}
+    return [
+        Receiver(consumer=queue, queue=queue, tables=KERNEL_TABLES[service])
+        for queue, service in READER_BY_QUEUE.items()
+        if service in services and queue not in settings.unused_queues
+    ]
 
 
 def unused_routes(settings: Settings) -> frozenset[str]:

@@ -77,6 +77,9 @@ class ScriptedBroker:
     async def consume(self, queue: str, *, prefetch: int):
         return await self._broker.consume(queue, prefetch=prefetch)
 
+    async def ready_count(self, queue: str) -> int:
+        return await self._broker.ready_count(queue)
+
     async def close(self) -> None:
         await self._broker.close()
 

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
+from pika import spec
 
 from orderkeep.instant import Instant
 from orderkeep.messaging.broker import BrokerUnavailableError, Topology
 from orderkeep.messaging.message import Message, PublishOutcome, PublishResult
-from orderkeep.messaging.rabbitmq.channel import ChannelLostError
+from orderkeep.messaging.rabbitmq.channel import Channel, ChannelLostError
 from orderkeep.messaging.rabbitmq.confirms import Publication
 from orderkeep.messaging.rabbitmq.connection import Connection, parameters_of
 from orderkeep.messaging.rabbitmq.consumption import RabbitConsumption
@@ -146,6 +147,22 @@ class RabbitBroker:
         except ChannelLostError as error:
             message = f"queue {queue} cannot be consumed: {error.text}"
             raise BrokerUnavailableError(message) from error
+
+    async def ready_count(self, queue: str) -> int:
+        """Return how many messages wait in the queue; 0 if there is none."""
+        channel: Channel | None = None
+        try:
+            channel = await Channel.open(
+                await self._consuming.connection(), call_timeout_s=self._options.call_timeout_s
+            )
+            return (await channel.require_queue(queue)).message_count
+        except ChannelLostError as error:
+            if error.code == spec.NOT_FOUND:
+                return 0
+            raise BrokerUnavailableError(error.text) from error
+        finally:
+            if channel is not None:
+                await channel.close()
 
     async def close(self) -> None:
         """Close every connection."""

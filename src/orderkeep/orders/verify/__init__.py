@@ -11,11 +11,18 @@ snapshot: an order that is being paid is paid in all of them or in none.
 from orderkeep.database.transaction import ReadTransaction
 from orderkeep.orders.verify.check import SHOWN_PER_INVARIANT_MAX, Finding
 from orderkeep.orders.verify.history import HISTORY_CHECKS
-from orderkeep.orders.verify.lateness import find_lateness
+from orderkeep.orders.verify.lateness import find_lateness, find_missing
 from orderkeep.orders.verify.money import MONEY_CHECKS
 from orderkeep.orders.verify.stock import STOCK_CHECKS
 
-__all__ = ["CHECKS", "SHOWN_PER_INVARIANT_MAX", "Finding", "find_breaches", "find_lateness"]
+__all__ = [
+    "CHECKS",
+    "SHOWN_PER_INVARIANT_MAX",
+    "Finding",
+    "find_breaches",
+    "find_lateness",
+    "find_missing",
+]
 
 CHECKS = (*STOCK_CHECKS, *HISTORY_CHECKS, *MONEY_CHECKS)
 

@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, select
 from orderkeep.database.statement import DatabaseNow, Statement, written_out
 from orderkeep.database.transaction import ReadTransaction
 from orderkeep.instant import MICROSECONDS_PER_SECOND
+from orderkeep.messaging.receipts import Receipts
 from orderkeep.messaging.tables import ServiceTables
 from orderkeep.orders.order import Status
 from orderkeep.orders.tables import ORDERS
@@ -64,6 +65,22 @@ async def find_lateness(
                 )
             )
     return findings
+
+
+def find_missing(receipts: Sequence[Receipts]) -> list[Finding]:
+    """Return what was sent and has not reached its consumer."""
+    return [
+        Finding(
+            invariant=f"{each.queue}-received",
+            says=f"each event that was sent reaches its consumer; {each.missing_count} of"
+            f" {each.sent_count} have not",
+            subjects=each.missing,
+            remedy=f"see that a worker reads {each.queue}: `orderkeep status`; what a broker lost"
+            " is sent again within a minute of the queue being empty",
+        )
+        for each in receipts
+        if each.missing_count
+    ]
 
 
 def _old_pending(tables: ServiceTables) -> Statement:
