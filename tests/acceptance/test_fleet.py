@@ -172,6 +172,45 @@ def test_what_is_deleted_under_a_dispatcher_is_made_anew_and_nothing_goes_nowher
                 assert ann.cart_item_ids() == []
 
 
+def test_what_a_broker_confirmed_and_lost_is_sent_again(tmp_path: Path) -> None:
+    with settings_on_real_servers() as settings, Fleet(tmp_path, settings) as fleet:
+        books = FleetBooks(settings["ORDERKEEP_DATABASE_URL"])
+        parameters = pika.URLParameters(settings["ORDERKEEP_BROKER_URL"])
+        with pika.BlockingConnection(parameters) as connection:
+            channel = connection.channel()
+            fleet.start_together(serve_count=1, work_count=0)
+            # The reconciliation begins with what is sent from now on, and nobody reads yet.
+            fleet.start_work("--only", "dispatchers,reconciliation")
+            wait_until(
+                lambda: books.rows("select count(*) from order_reconciled") == [(9,)],
+                "the reconciliation has begun",
+                within_s=30.0,
+            )
+            fleet.front.put_sku("tea", stock=100)
+            with Buyer(fleet.front, "ann") as ann:
+                for _ in range(5):
+                    ann.order({"tea": 1})
+                wait_until_sent(books, "order.events", count=5)
+                # One of two queues loses everything; the other has it all.
+                channel.queue_unbind("order.outbox", "order.events", "order.#")
+                wait_until_held(channel, "order.outbox", count=5)
+                channel.queue_purge("order.outbox")
+                fleet.start_work()
+
+                wait_until(
+                    lambda: books.rows(
+                        "select count(*) from order_inbox where consumer = 'order.outbox'"
+                        " and message_id in (select message_id from order_outbox"
+                        " where type = 'order.created')"
+                    )
+                    == [(5,)],
+                    "every event has been received",
+                    within_s=90.0,
+                )
+            wait_until(lambda: not books.under_way(), "the fleet rests", within_s=REST_S_MAX)
+            assert books.contradictions() == {}
+
+
 def wait_until_sent(books: FleetBooks, route: str, *, count: int) -> None:
     statement = "select count(*) from order_outbox where route = $1 and state = 'sent'"
     wait_until(

@@ -24,6 +24,7 @@ def served_metrics() -> set[tuple[str, str, str]]:
     metrics.count_order_event("order.created")
     metrics.count_messages("cart-sync", MessageOutcome.HANDLED, 1)
     metrics.count_swept(1)
+    metrics.note_missing("cart-sync", missing_count=0, resent_count=0)
     metrics.show(STATUS)
     return {
         (

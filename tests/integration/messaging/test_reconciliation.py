@@ -1,10 +1,12 @@
 """What was sent is looked for where it should have arrived, and brought again where it is not."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from orderkeep.messaging import Receiver, Reconciliation, ReconciliationPolicy
+from orderkeep.messaging.receipts import Receipts, count_receipts
 from orderkeep.messaging.sent_events import PAGE_COUNT
 from tests.integration.messaging.shop_kernel import (
     SHOP,
@@ -210,3 +212,68 @@ async def test_it_goes_on_looking_until_it_is_told_to_stop(shop: Shop, looking: 
         shop.subscription(record_effects).run,
         looking._reconciliation.run,
     )
+
+
+async def receipts(shop: Shop, *, patience_s: float = 0.0) -> list[Receipts]:
+    return await shop.database.read(
+        lambda transaction: count_receipts(
+            transaction,
+            senders=[SHOP],
+            receivers=[
+                Receiver(consumer=name, queue=name, tables=SHOP) for name in ("parcels", "letters")
+            ],
+            topology=TOPOLOGY,
+            patience_s=patience_s,
+            shown_count_max=1,
+        )
+    )
+
+
+async def test_receipts_tell_how_much_was_sent_and_what_is_missing(shop: Shop):
+    await shop.append(parcel(1))
+    await shop.work_until_drained()
+    await shop.append(parcel(2), parcel(3, route="parcel.events"))
+    await shop.dispatch_once()
+
+    assert await receipts(shop) == [
+        Receipts(
+            outbox="shop",
+            queue="parcels",
+            sent_count=3,
+            missing_count=2,
+            missing=("P2-1-parcels",),
+        )
+    ]
+
+
+async def test_what_is_brought_again_is_missing_no_more_but_in_its_own_row(
+    shop: Shop, looking: Looking
+):
+    await shop.append(parcel(1))
+    await shop.dispatch_once()
+    await lose(shop)
+    await looking.look()
+
+    (before,) = await receipts(shop)
+    await shop.work_until_drained()
+    (after,) = await receipts(shop)
+
+    assert (before.sent_count, before.missing_count) == (1, 0)
+    assert (after.sent_count, after.missing_count) == (2, 0)
+
+
+async def test_what_was_sent_just_now_is_not_counted_yet(shop: Shop):
+    await shop.append(parcel(1))
+    await shop.dispatch_once()
+
+    assert await receipts(shop, patience_s=60) == []
+
+
+async def test_a_message_with_a_delay_is_not_looked_for(shop: Shop, looking: Looking):
+    now = await shop.database.read(lambda transaction: transaction.now())
+    await shop.append(replace(parcel(1), deliver_at=now, ordered=False))
+    await shop.dispatch_once()
+    await lose(shop)
+
+    assert await looking.look() == 0
+    assert await receipts(shop) == []
