@@ -439,7 +439,8 @@ def test_verify_tells_breaches_from_lateness(tmp_path: Path) -> None:
         shop.put_sku("tea", stock=10)
         with shop.client() as ann:
             order_no = shop.place_order(ann, "tea")["order_no"]
-        assert shop.command_json("verify") == {"is_clean": True, "breaches": [], "warnings": []}
+        verified = shop.command_json("verify")
+        assert verified.items() >= {"is_clean": True, "breaches": [], "warnings": []}.items()
         shop.stop()
 
         execute(shop.database_path, "update orders set expires_at = 1 where order_no = ?", order_no)

@@ -198,12 +198,14 @@ def test_what_a_broker_confirmed_and_lost_is_sent_again(tmp_path: Path) -> None:
                 fleet.start_work()
 
                 wait_until(
-                    lambda: books.rows(
-                        "select count(*) from order_inbox where consumer = 'order.outbox'"
-                        " and message_id in (select message_id from order_outbox"
-                        " where type = 'order.created')"
-                    )
-                    == [(5,)],
+                    lambda: (
+                        books.rows(
+                            "select count(*) from order_inbox where consumer = 'order.outbox'"
+                            " and message_id in (select message_id from order_outbox"
+                            " where type = 'order.created')"
+                        )
+                        == [(5,)]
+                    ),
                     "every event has been received",
                     within_s=90.0,
                 )

@@ -7,7 +7,7 @@ is accounted for, and that only moves on.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import BindParameter, bindparam, select, tuple_, update
+from sqlalchemy import BindParameter, Table, bindparam, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.schema import INSTANT, ROW_NUMBER
@@ -78,28 +78,7 @@ class SentEvents:
                 row_id=_row_number("to_id"),
             )
         )
-        self._sent = Statement(
-            select(
-                outbox.c.id,
-                outbox.c.message_id,
-                outbox.c.aggregate_id,
-                outbox.c.type,
-                outbox.c.route,
-                outbox.c.sent_at,
-            )
-            .where(
-                # Written out: partial indexes serve no parameter.
-                outbox.c.state == written_out("sent"),
-                outbox.c.deliver_at.is_(None),
-                is_any_of(outbox.c.route, "routes"),
-                outbox.c.sent_at >= _instant("from_at"),
-                tuple_(outbox.c.sent_at, outbox.c.id)
-                > tuple_(_instant("after_at"), _row_number("after_id")),
-                outbox.c.sent_at < _instant("before"),
-            )
-            .order_by(outbox.c.sent_at, outbox.c.id)
-            .limit(PAGE_COUNT)
-        )
+        self._sent = _sent_after(outbox)
         self._received = [
             Statement(
                 select(table.c.message_id).where(
@@ -221,6 +200,32 @@ def routes_to(queue: str, topology: Topology) -> list[str]:
     """Return the routes by which events reach the queue: itself, and what it is bound to."""
     exchanges = {binding.exchange for binding in topology.bindings if binding.queue == queue}
     return [queue, *sorted(exchanges)]
+
+
+def _sent_after(outbox: Table) -> Statement:
+    """Return the statement that reads a page of what was sent by some routes after a place."""
+    return Statement(
+        select(
+            outbox.c.id,
+            outbox.c.message_id,
+            outbox.c.aggregate_id,
+            outbox.c.type,
+            outbox.c.route,
+            outbox.c.sent_at,
+        )
+        .where(
+            # Written out: partial indexes serve no parameter.
+            outbox.c.state == written_out("sent"),
+            outbox.c.deliver_at.is_(None),
+            is_any_of(outbox.c.route, "routes"),
+            outbox.c.sent_at >= _instant("from_at"),
+            tuple_(outbox.c.sent_at, outbox.c.id)
+            > tuple_(_instant("after_at"), _row_number("after_id")),
+            outbox.c.sent_at < _instant("before"),
+        )
+        .order_by(outbox.c.sent_at, outbox.c.id)
+        .limit(PAGE_COUNT)
+    )
 
 
 def _instant(name: str) -> BindParameter[int]:
