@@ -42,7 +42,7 @@ WRONG_SETTINGS = (
     ("orderkeep.database.transaction", "StoreUnavailableError"),
     ("orderkeep.web.server", "PortInUseError"),
     ("orderkeep.messaging.broker", "BrokerRefusedError"),
-    ("orderkeep.wiring.processes", "WrongSetupError"),
+    ("orderkeep.wiring.preparation", "WrongSetupError"),
     ("orderkeep.wiring.running", "UnknownLoopError"),
     (__name__, "WrongUsageError"),
 )

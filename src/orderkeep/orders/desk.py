@@ -3,7 +3,7 @@
 Invariant: an answer leaves after its commit. What was refused left nothing behind.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from orderkeep.database.transaction import Database, ReadTransaction, Transaction
@@ -31,6 +31,7 @@ from orderkeep.orders.store.reports import (
     list_timed_out,
 )
 from orderkeep.orders.store.requests import RequestKey
+from orderkeep.orders.store.stock import find_held_skus
 from orderkeep.orders.timeline import Item, for_buyer, read_timeline
 from orderkeep.refusal import Refusal
 
@@ -87,6 +88,7 @@ class OrderDesk:
         self._draw_number = draw_number
         self.intake = Intake(
             self._place_batch,
+            find_held=self._find_held,
             batch_size_max=batch_size_max,
             waiting_count_max=waiting_count_max,
         )
@@ -199,6 +201,12 @@ class OrderDesk:
             )
 
         return await self._database.transact(write)
+
+    async def _find_held(self, sku_ids: Collection[str]) -> Collection[str]:
+        async def find(transaction: Transaction) -> Collection[str]:
+            return await find_held_skus(transaction, sku_ids)
+
+        return await self._database.transact(find)
 
     def _issued_at(self, request: OrderRequest) -> Instant | None:
         if request.key_kind is not KeyKind.TOKEN:

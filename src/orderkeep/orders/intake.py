@@ -7,7 +7,9 @@ no delay at low load (a batch of one is the same code), and one commit for as ma
 Invariant: a request gets its answer after the commit that holds its order, never before. A client
 that hangs up changes nothing: its order is decided with its batch. A batch that fails for a reason
 of its own (a broken rule of the schema, a bug met by one request) is run again one by one, so a
-request fails alone. A crash at any point loses only requests that nobody has answered.
+request fails alone. A batch that waited too long for a row of stock that somebody holds is parted:
+who wants that SKU is told to ask again, and all others are decided without them. A crash at any
+point loses only requests that nobody has answered.
 
 Where the answer to a batch's commit is lost, the same batch is run again: its keys were claimed in
 that commit, so they answer with the orders that it made, or make them now. Nobody was told of the
@@ -17,12 +19,16 @@ refused is decided anew, as it would be if its client had asked again.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from orderkeep.database.transaction import CommitUnknownError, StoreUnavailableError
+from orderkeep.database.transaction import (
+    CommitUnknownError,
+    StoreBusyError,
+    StoreUnavailableError,
+)
 from orderkeep.failure_points import reach
 from orderkeep.orders.place_orders import Answer, PlaceOrder
 from orderkeep.refusal import Refusal
@@ -36,6 +42,9 @@ _UNKNOWN_RUNS_MAX = 3
 # Opens a transaction, places the orders in it, commits, and returns one answer for each request.
 PlaceBatch = Callable[[Sequence[PlaceOrder]], Awaitable[Sequence[Answer]]]
 
+# Returns which of the SKUs somebody holds right now, in a transaction of its own.
+FindHeld = Callable[[Collection[str]], Awaitable[Collection[str]]]
+
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
@@ -47,15 +56,22 @@ class Intake:
     """Gathers requests and answers each after its batch's commit."""
 
     def __init__(
-        self, place_batch: PlaceBatch, *, batch_size_max: int, waiting_count_max: int
+        self,
+        place_batch: PlaceBatch,
+        *,
+        find_held: FindHeld,
+        batch_size_max: int,
+        waiting_count_max: int,
     ) -> None:
         """Gather for the given way to place a batch.
 
         Args:
+            find_held: Asked when a batch has waited too long for somebody else's lock.
             batch_size_max: Orders decided in one commit, at least 1.
             waiting_count_max: Requests that may wait; one more is refused as `overloaded`.
         """
         self._place_batch = place_batch
+        self._find_held = find_held
         self._batch_size_max = batch_size_max
         self._waiting_count_max = waiting_count_max
         self._waiting: deque[_Waiting] = deque()
@@ -103,6 +119,8 @@ class Intake:
         reach("intake.before_batch")
         try:
             await self._answer(batch)
+        except StoreBusyError as error:
+            await self._settle_without_held(batch, error)
         except StoreUnavailableError as error:
             for waiting in batch:
                 _fail(waiting, error)
@@ -121,6 +139,28 @@ class Intake:
             # same key is told which.
             for waiting in batch:
                 _fail(waiting, _shutting_down())
+
+    async def _settle_without_held(self, batch: Sequence[_Waiting], error: StoreBusyError) -> None:
+        """Fail who wants what somebody holds, and decide the others, who are fewer."""
+        wanted = {line.sku_id for waiting in batch for line in waiting.request.wanted}
+        try:
+            held = set(await self._find_held(wanted))
+        except StoreUnavailableError:
+            held = wanted
+        others: list[_Waiting] = []
+        for waiting in batch:
+            if held.isdisjoint(line.sku_id for line in waiting.request.wanted):
+                others.append(waiting)
+            else:
+                _fail(waiting, error)
+        log.warning("intake_batch_parted", held=sorted(held), request_count=len(batch))
+        if len(others) < len(batch):
+            if others:
+                await self._settle(others)
+            return
+        # Nothing is held any more, or it was a key: whoever asks again is told which.
+        for waiting in others:
+            _fail(waiting, error)
 
     async def _answer(self, batch: Sequence[_Waiting]) -> None:
         answers = await self._place_surely([waiting.request for waiting in batch])

@@ -103,7 +103,7 @@ async def get_any_timeline(order_no: FromPath[str], order_desk: Orders) -> Timel
 
 @post(
     "/admin/orders/{order_no:str}/cancel",
-    opt=_WRITE,
+    opt={**_WRITE, "goes_first": True},
     status_code=200,
     tags=["Operators"],
     summary="Cancel any unpaid order",

@@ -130,7 +130,7 @@ async def list_orders(
 
 @post(
     "/orders/{order_no:str}/cancel",
-    opt=_USER,
+    opt={**_USER, "goes_first": True},
     status_code=200,
     tags=["Orders"],
     summary="Cancel an order",

@@ -122,12 +122,21 @@ class Sweep:
         except Exception as error:
             if isinstance(error, StoreUnavailableError) and not isinstance(error, StoreBusyError):
                 raise
+            _note_failure(error, order_nos)
             if len(order_nos) == 1:
-                # It stays overdue, which `verify` and the metrics tell.
-                log.exception("sweep_failed", order_no=order_nos[0])
                 return 0, 1
-            log.warning("sweep_batch_failed", order_count=len(order_nos), exc_info=error)
             each = [await self._close([order_no]) for order_no in order_nos]
             return sum(closed for closed, _ in each), sum(failed for _, failed in each)
         self._observe_lag_s(closings.lag_s)
         return len(closings.closed), 0
+
+
+def _note_failure(error: Exception, order_nos: Sequence[OrderNumber]) -> None:
+    if isinstance(error, StoreBusyError):
+        # Somebody holds what it needs: nothing is broken, and the next sweep finds it.
+        log.warning("sweep_waited", order_count=len(order_nos), reason=str(error))
+    elif len(order_nos) == 1:
+        # It stays overdue, which `verify` and the metrics tell.
+        log.error("sweep_failed", order_no=order_nos[0], exc_info=error)
+    else:
+        log.warning("sweep_batch_failed", order_count=len(order_nos), exc_info=error)

@@ -80,7 +80,7 @@ class NotificationAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 @post(
     "/payments",
-    opt=USER,
+    opt={**USER, "goes_first": True},
     responses={200: ResponseSpec(PaymentAnswer, description="The one that is open already")},
     tags=["Payments"],
     summary="Open a payment",
@@ -106,7 +106,7 @@ async def show_payment(
 
 @post(
     "/payments/{payment_no:str}/sandbox",
-    opt=USER,
+    opt={**USER, "goes_first": True},
     status_code=202,
     tags=["Payments"],
     summary="Let a sandbox payment succeed or fail",
@@ -128,7 +128,7 @@ async def play_sandbox(
 # The body is no parameter: the signature is over its bytes, and is checked before they are read.
 @post(
     "/payments/notifications/{channel:str}",
-    opt=PUBLIC,
+    opt={**PUBLIC, "goes_first": True},
     status_code=200,
     tags=["Payments"],
     summary="Take a payment channel's signed report",

@@ -20,13 +20,16 @@ from orderkeep.web.health import Readiness, health_handlers
 from orderkeep.web.json_request import BODY_BYTES_MAX, JsonRequest
 from orderkeep.web.openapi import openapi_json
 from orderkeep.web.problems import answer_problem
-from orderkeep.web.route_rules import read_rules
+from orderkeep.web.route_rules import find_first_paths, read_rules
 
 API_BASE = "/api/v1"
 
 # Enough for every client of a busy process, each with one request; far below what would exhaust
 # memory at 64 KiB of body each.
 REQUESTS_IN_HAND_MAX = 1024
+
+# Beyond them: what frees stock or brings money is served while everybody else is told to wait.
+FIRST_IN_HAND_MAX = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,7 @@ class WebParts:
         version: The release.
         new_request_id: Draws an id for a request that brings none: 1 to 64 of `[A-Za-z0-9._:-]`.
         requests_in_hand_max: One more request than that is answered 503 `overloaded`.
+        first_in_hand_max: So many requests that go first are served beyond that.
         logs_requests: Write a line, at `debug`, for each request.
     """
 
@@ -53,6 +57,7 @@ class WebParts:
     version: str
     new_request_id: Callable[[], str]
     requests_in_hand_max: int = REQUESTS_IN_HAND_MAX
+    first_in_hand_max: int = FIRST_IN_HAND_MAX
     logs_requests: bool = False
 
 
@@ -92,6 +97,8 @@ class WebApp:
             application,
             new_request_id=parts.new_request_id,
             requests_in_hand_max=parts.requests_in_hand_max,
+            goes_first=find_first_paths(application.routes),
+            first_in_hand_max=parts.first_in_hand_max,
             logs_requests=parts.logs_requests,
         )
 

@@ -2,6 +2,8 @@
 
 An answer always bears a request id, and an error that nobody caught is still a problem document.
 The number of requests in hand is bounded: one more is told to come again, at once and cheaply.
+What frees stock or brings money, a cancel or a payment, has places of its own beyond that bound,
+and its transactions go before others: new orders are refused first.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ import structlog
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from orderkeep.database.turns import going_first
 from orderkeep.refusal import Refusal
 from orderkeep.web.problems import MEDIA_TYPE, problem_of, refusal_of
 
@@ -33,6 +36,8 @@ class Gate:
         *,
         new_request_id: Callable[[], str],
         requests_in_hand_max: int,
+        goes_first: Callable[[str, str], bool] = lambda _method, _path: False,
+        first_in_hand_max: int = 0,
         logs_requests: bool = False,
     ) -> None:
         """Stand before the application.
@@ -41,12 +46,16 @@ class Gate:
             application: Answers every request that is let in.
             new_request_id: Draws an id for a request that brings none.
             requests_in_hand_max: One more request than that is refused as `overloaded`.
+            goes_first: Returns, for a method and a path, whether the request goes before others.
+            first_in_hand_max: So many requests that go first are served beyond the bound.
             logs_requests: Write a line, at `debug`, for each request.
         """
         self._application = application
         self._new_request_id = new_request_id
         self._requests_in_hand_max = requests_in_hand_max
         self._requests_in_hand_count = 0
+        self._goes_first = goes_first
+        self._first_in_hand_max = first_in_hand_max
         self._logs_requests = logs_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +70,9 @@ class Gate:
             # What GET would answer, without the body.
             scope = scope.copy()
             scope["method"] = HttpMethod.GET
-        is_full = self._requests_in_hand_count >= self._requests_in_hand_max
+        is_first = self._goes_first(scope["method"], scope["path"])
+        reserved_count = self._first_in_hand_max if is_first else 0
+        is_full = self._requests_in_hand_count >= self._requests_in_hand_max + reserved_count
         if is_full and scope["path"] not in _ALWAYS_SERVED:
             refusal = Refusal("overloaded", "Too many requests are in hand; try again shortly.")
             await answer.send_problem(refusal)
@@ -69,7 +80,8 @@ class Gate:
         started_at_s = asyncio.get_running_loop().time() if self._logs_requests else 0.0
         self._requests_in_hand_count += 1
         try:
-            await self._serve(scope, receive, answer)
+            serve = going_first(self._serve) if is_first else self._serve
+            await serve(scope, receive, answer)
         finally:
             self._requests_in_hand_count -= 1
             if self._logs_requests:

@@ -59,7 +59,7 @@ class MessageTaken(msgspec.Struct, frozen=True, kw_only=True):
 
 @post(
     "/queues/{queue:str}/messages",
-    opt={"access": "messages"},
+    opt={"access": "messages", "goes_first": True},
     status_code=202,
     tags=["Queues"],
     summary="Hand in a message",

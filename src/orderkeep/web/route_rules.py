@@ -5,7 +5,8 @@ Litestar checks a parameter's type and drops its `msgspec.Meta`, that is, its li
 `limit` of 1 to 100 would take 1000. The limits are read here, and checked with every request.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, get_args, get_origin
@@ -114,6 +115,29 @@ def read_rules(routes: Iterable[BaseRoute], *, expected_hook: object) -> None:
                 handler.opt[RULES] = _rules_of_options(methods_by_path[route.path_format])
             else:
                 handler.opt[RULES] = _rules_of(handler, route)
+
+
+def find_first_paths(routes: Iterable[BaseRoute]) -> Callable[[str, str], bool]:
+    """Return what tells, by method and path, whether a request goes before others.
+
+    A handler declares so by `opt["goes_first"]`: what it does frees stock or brings money. The
+    answer is needed before the request is routed.
+    """
+    patterns = [
+        (method, re.compile(re.sub(r"\{[^}]*\}", "[^/]+", route.path_format)))
+        for route in routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if handler.opt.get("goes_first")
+        for method in handler.http_methods
+    ]
+
+    def goes_first(method: str, path: str) -> bool:
+        return any(
+            method == each and pattern.fullmatch(path) is not None for each, pattern in patterns
+        )
+
+    return goes_first
 
 
 def rules_of(connection: ASGIConnection[Any, Any, Any, Any]) -> RouteRules:

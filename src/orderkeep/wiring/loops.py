@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from orderkeep.contracts import order_timeout_queue, payment_success_notify
 from orderkeep.database.transaction import Database
-from orderkeep.database.turns import giving_way
+from orderkeep.database.turns import giving_way, going_first
 from orderkeep.messaging.delivery import DeliveryPolicy, Subscription
 from orderkeep.messaging.dispatcher import Dispatcher, DispatchPolicy
 from orderkeep.messaging.reconciliation import Reconciliation
@@ -132,5 +132,6 @@ def _receiving_loops(
             aggregate_name="order_no",
         )
         is_awaited = consumer.queue in _AWAITED_QUEUES
-        loops[consumer.queue] = subscription.run if is_awaited else giving_way(subscription.run)
+        in_turn = going_first if is_awaited else giving_way
+        loops[consumer.queue] = in_turn(subscription.run)
     return loops

@@ -32,6 +32,7 @@ from orderkeep.settings import Settings
 from orderkeep.web.server import listen
 from orderkeep.wiring.keys import find_jwt_secret
 from orderkeep.wiring.parts import Role
+from orderkeep.wiring.preparation import Preparation, WrongSetupError
 from orderkeep.wiring.running import chosen_loops, run_shop
 from orderkeep.wiring.shop import Shop, build_shop
 from orderkeep.wiring.storage import (
@@ -47,10 +48,6 @@ from orderkeep.wiring.storage import (
 log = structlog.get_logger()
 
 Announce = Callable[[str], None]
-
-
-class WrongSetupError(Exception):
-    """The process cannot run on what the settings name; the message says why and what to do."""
 
 
 async def run_everything(settings: Settings, *, stop: asyncio.Event, announce: Announce) -> None:
@@ -123,13 +120,19 @@ class _Plan:
     http_port: int
     only: tuple[str, ...] = ()
 
+    @property
+    def awaits_database(self) -> bool:
+        """Whether it begins without its database: nobody asks it for anything but its health."""
+        return self.roles == {Role.WORK}
+
 
 async def _run(settings: Settings, plan: _Plan, *, stop: asyncio.Event, announce: Announce) -> None:
     failure_points.arm(settings.armed_point)
     variable = "ORDERKEEP_HTTP_PORT" if Role.SERVE in plan.roles else "ORDERKEEP_WORK_HTTP_PORT"
     listener = listen(settings.http_host, plan.http_port, variable=variable)
     try:
-        await _bring_schema_up(settings)
+        if not plan.awaits_database:
+            await _bring_schema_up(settings)
         async with _built_shop(settings, plan) as shop:
             announce(listener.url)
             await run_shop(shop, listener=listener, stop=stop, shutdown_s=settings.shutdown_s)
@@ -146,10 +149,6 @@ async def _built_shop(settings: Settings, plan: _Plan) -> AsyncIterator[Shop]:
     try:
         if settings.is_embedded:
             await _recover(database, brokers)
-        else:
-            # Through a transaction pooler nobody has named, the dispatchers' locks would mean
-            # nothing, and prepared statements would be another's.
-            await (await database.open_session(on_lost=_ignore)).close()
         async with httpx.AsyncClient(follow_redirects=False) as client:
             shop = build_shop(
                 settings,
@@ -165,9 +164,17 @@ async def _built_shop(settings: Settings, plan: _Plan) -> AsyncIterator[Shop]:
             if wake_ups is not None:
                 loops["wake-ups"] = wake_ups.run
             if brokers.database_queue is not None:
-                # Whoever publishes into the queues routes by the topology.
-                await brokers.database_queue.declare(used_topology(settings))
                 _warn_of_unread_queues(settings, shop, plan=plan)
+
+            async def prepare() -> None:
+                await _prepare(settings, database=database, brokers=brokers)
+
+            if plan.awaits_database:
+                preparation = Preparation(prepare)
+                await preparation.try_now()
+                loops = preparation.awaited_by(loops)
+            else:
+                await prepare()
             yield replace(shop, loops=loops)
     finally:
         await brokers.close()
@@ -185,6 +192,18 @@ def _held_directories(settings: Settings) -> Iterator[None]:
             prepare_data_directory(directory)
             locks.callback(lock_data_directory(directory).close)
         yield
+
+
+async def _prepare(settings: Settings, *, database: Database, brokers: Brokers) -> None:
+    """See that the database is there and as it should be, and tell its queues of each other."""
+    if not settings.is_embedded:
+        await _bring_schema_up(settings)
+        # Through a transaction pooler nobody has named, the dispatchers' locks would mean
+        # nothing, and prepared statements would be another's.
+        await (await database.open_session(on_lost=_ignore)).close()
+    if brokers.database_queue is not None:
+        # Whoever publishes into the queues routes by the topology.
+        await brokers.database_queue.declare(used_topology(settings))
 
 
 async def _bring_schema_up(settings: Settings) -> None:

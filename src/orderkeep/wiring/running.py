@@ -16,6 +16,7 @@ from orderkeep.web.health import Readiness
 from orderkeep.web.server import Listener, serve
 from orderkeep.wiring import chance
 from orderkeep.wiring.parts import Run
+from orderkeep.wiring.preparation import WrongSetupError
 from orderkeep.wiring.shop import Shop
 
 log = structlog.get_logger()
@@ -23,7 +24,7 @@ log = structlog.get_logger()
 _QUEUES = frozenset(queue.name for queue in TOPOLOGY.queues)
 
 # What no waiting mends: a person has to, and is told how.
-FATAL_ERRORS = (BrokerRefusedError,)
+FATAL_ERRORS = (BrokerRefusedError, WrongSetupError)
 
 
 # What there is to do with some settings only: a fleet that is split by parts names it all the same.
@@ -47,6 +48,7 @@ async def run_shop(
 
     Raises:
         BrokerRefusedError: the broker has been set up so that messages would go wrong.
+        WrongSetupError: a database that was away at the start is not as it should be.
     """
     # Requests end before the loops: an order in hand still needs its intake.
     stop_loops = asyncio.Event()

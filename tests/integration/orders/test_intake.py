@@ -1,7 +1,7 @@
 """The intake: many requests, one commit, and each its own answer."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
@@ -227,7 +227,10 @@ async def test_too_few_answers_fail_a_request_and_not_the_intake() -> None:
     async def answer_nothing(_requests: Sequence[PlaceOrder]) -> Sequence[Answer]:
         return []
 
-    intake = Intake(answer_nothing, batch_size_max=1, waiting_count_max=1)
+    async def find_nothing(_sku_ids: Collection[str]) -> Collection[str]:
+        return ()
+
+    intake = Intake(answer_nothing, find_held=find_nothing, batch_size_max=1, waiting_count_max=1)
     running = asyncio.create_task(intake.run(asyncio.Event()))
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(ValueError, match="shorter"):

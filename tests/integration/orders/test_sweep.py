@@ -142,7 +142,7 @@ async def test_a_batch_full_of_orders_that_cannot_be_closed_ends_and_holds_back_
 
 
 async def test_an_order_whose_row_somebody_holds_holds_back_nobody_else(
-    postgresql_database: PostgresDatabase, postgresql_url: str
+    postgresql_database: PostgresDatabase, postgresql_url: str, logged: list[EventDict]
 ) -> None:
     """An operator's forgotten transaction, say: the others are closed, that one later."""
     async with Shop(postgresql_database).open() as shop:
@@ -158,6 +158,10 @@ async def test_an_order_whose_row_somebody_holds_holds_back_nobody_else(
             assert await sweep_of(shop).run_once() == 2
             assert _statuses(shop) == {"pending_payment": 1, "closed": 2}
         await connection.close()
+        # Nothing is broken: no traceback.
+        waited = [line for line in logged if line["event"].startswith("sweep_")]
+        assert [line["event"] for line in waited[:2]] == ["sweep_waited"] * 2
+        assert not any("exc_info" in line for line in waited)
 
         assert await sweep_of(shop).run_once() == 1
         assert await shop.breaches() == []

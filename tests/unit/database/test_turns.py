@@ -1,21 +1,26 @@
-"""Two lines before one writer: who goes first, who joins, and that nobody waits for ever."""
+"""Lines before one writer: who goes first, who joins, and that nobody waits for ever."""
 
 import asyncio
 
-from orderkeep.database.turns import TURNS_PAST_MAX, Turns, giving_way
+from orderkeep.database.turns import TURNS_PAST_MAX, Turns, giving_way, going_first
 
 
-def lines(*, front: list[str], behind: list[str]) -> Turns[str]:
+def lines(*, front: list[str], behind: list[str], first: list[str] | None = None) -> Turns[str]:
     turns: Turns[str] = Turns()
     for name in front:
         turns.add(name)
 
-    async def add_behind() -> None:
-        for name in behind:
+    async def add(names: list[str]) -> None:
+        for name in names:
             turns.add(name)
 
-    asyncio.run(give_way(add_behind))
+    asyncio.run(give_way(lambda: add(behind)))
+    asyncio.run(go_first(lambda: add(first or [])))
     return turns
+
+
+async def go_first(add) -> None:
+    await going_first(add)()
 
 
 async def give_way(add) -> None:
@@ -33,6 +38,25 @@ def test_a_turn_is_shared_within_one_line():
 
     assert [turns.begin(), turns.join(), turns.join()] == ["a", "b", None]
     assert [turns.begin(), turns.join(), turns.join()] == ["x", "y", None]
+
+
+def test_who_goes_first_begins_before_all_others_and_shares_with_those_in_front():
+    turns = lines(front=["a", "b"], behind=["x"], first=["m", "n"])
+
+    assert [turns.begin(), turns.begin(), turns.begin()] == ["m", "n", "a"]
+
+    turns = lines(front=["a"], behind=["x"], first=["m"])
+
+    assert [turns.begin(), turns.join(), turns.join()] == ["m", "a", None]
+
+
+def test_those_in_front_are_not_passed_without_end_either():
+    turns = lines(front=["a"], behind=["x"], first=[f"m{number}" for number in range(100)])
+
+    begun = [turns.begin() for _ in range(2 * TURNS_PAST_MAX)]
+
+    assert begun.index("a") == 9
+    assert begun.index("x") == 10
 
 
 def test_nobody_joins_those_who_give_way_once_somebody_waits_in_front():

@@ -8,15 +8,22 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from orderkeep.database.turns import Turns
 from orderkeep.web.gate import Gate
 from tests.unit.web.small_shop import Shop
 
 Message = dict[str, object]
 
 
-def client_of(application: Any, *, requests_in_hand_max: int = 10) -> httpx.AsyncClient:
+def client_of(
+    application: Any, *, requests_in_hand_max: int = 10, first_in_hand_max: int = 0
+) -> httpx.AsyncClient:
     gate: Any = Gate(
-        application, new_request_id=lambda: "drawn-id", requests_in_hand_max=requests_in_hand_max
+        application,
+        new_request_id=lambda: "drawn-id",
+        requests_in_hand_max=requests_in_hand_max,
+        goes_first=lambda method, path: (method, path) == ("POST", "/cancel"),
+        first_in_hand_max=first_in_hand_max,
     )
     transport = httpx.ASGITransport(gate, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://shop")
@@ -55,9 +62,11 @@ async def test_head_answers_as_get_without_the_body(shop: Shop) -> None:
     assert answer.content == b""
 
 
-async def held(until: asyncio.Event, arrived: asyncio.Event) -> Callable[..., Awaitable[None]]:
+async def held(
+    until: asyncio.Event, arrived: asyncio.Event, *, paths: tuple[str, ...] = ("/held",)
+) -> Callable[..., Awaitable[None]]:
     async def application(scope: Message, _receive: object, send: Callable) -> None:
-        if scope["path"] == "/held":
+        if scope["path"] in paths and (scope["method"], scope["path"]) != ("GET", "/cancel"):
             arrived.set()
             await until.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -83,6 +92,40 @@ async def test_one_request_too_many_is_told_to_come_again() -> None:
     assert refused.headers["Retry-After"] == "1"
     assert [answer.status_code for answer in health] == [200, 200, 200]
     assert (served.status_code, after.status_code) == (200, 200)
+
+
+async def test_what_goes_first_has_places_of_its_own_and_these_are_bounded_too() -> None:
+    until, arrived = asyncio.Event(), asyncio.Event()
+    application = await held(until, arrived, paths=("/held", "/cancel"))
+    async with client_of(application, requests_in_hand_max=1, first_in_hand_max=1) as client:
+        first = asyncio.create_task(client.get("/held"))
+        await arrived.wait()
+        arrived.clear()
+
+        refused = await client.get("/cancel")
+        second = asyncio.create_task(client.post("/cancel"))
+        await arrived.wait()
+        one_too_many = await client.post("/cancel")
+        until.set()
+        served = [await first, await second]
+
+    assert [refused.status_code, one_too_many.status_code] == [503, 503]
+    assert [answer.status_code for answer in served] == [200, 200]
+
+
+async def test_the_transactions_of_what_goes_first_do_so_too() -> None:
+    turns: Turns[str] = Turns()
+
+    async def application(scope: Message, _receive: object, send: Callable) -> None:
+        turns.add(str(scope["path"]))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with client_of(application) as client:
+        await client.get("/other")
+        await client.post("/cancel")
+
+    assert [turns.begin(), turns.begin()] == ["/cancel", "/other"]
 
 
 async def test_an_error_that_nobody_caught_is_a_document_still() -> None:

@@ -59,6 +59,16 @@ _LOCK = Statement(
     .limit(_LOCKED_SKUS_MAX)
     .with_for_update(key_share=True, of=STOCK)
 )
+_FREE = Statement(
+    select(STOCK.c.sku_id)
+    .where(is_any_of(STOCK.c.sku_id, "sku_ids"))
+    .order_by(STOCK.c.sku_id)
+    .limit(_LOCKED_SKUS_MAX)
+    .with_for_update(key_share=True, skip_locked=True)
+)
+_EXISTING = Statement(
+    select(STOCK.c.sku_id).where(is_any_of(STOCK.c.sku_id, "sku_ids")).limit(_LOCKED_SKUS_MAX)
+)
 _FIND = Statement(
     select(*_SKU_COLUMNS).select_from(_SKUS_WITH_STOCK).where(SKUS.c.sku_id == bindparam("sku_id"))
 )
@@ -112,6 +122,14 @@ async def lock_skus(transaction: Transaction, sku_ids: Collection[str]) -> dict[
     """Lock the stock of the SKUs, in the order of their ids, and return those that exist."""
     rows = await transaction.fetch_all(_LOCK, sku_ids=sorted(sku_ids))
     return {row["sku_id"]: _sku(row) for row in rows}
+
+
+async def find_held_skus(transaction: Transaction, sku_ids: Collection[str]) -> set[str]:
+    """Return those of the SKUs whose stock another transaction holds; lock the others."""
+    wanted = sorted(sku_ids)
+    existing = await transaction.fetch_all(_EXISTING, sku_ids=wanted)
+    free = await transaction.fetch_all(_FREE, sku_ids=wanted)
+    return {row["sku_id"] for row in existing} - {row["sku_id"] for row in free}
 
 
 async def find_sku(transaction: ReadTransaction, sku_id: str) -> Sku | None:
