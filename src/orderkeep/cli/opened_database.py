@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from orderkeep.cli.exits import WrongUsageError
 from orderkeep.data_directory import prepare_data_directory
+from orderkeep.database.postgresql_connection import PostgresLimits
 from orderkeep.database.schema_version import (
     SCHEMA_WORDS,
     SchemaState,
@@ -25,8 +26,22 @@ from orderkeep.wiring.storage import open_database, schema_url
 T = TypeVar("T")
 
 
-def with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) -> T:
+# A query over all of tens of millions of orders takes minutes.
+PATIENT_READS = PostgresLimits(read_statement_s=3600.0)
+
+
+def with_database(
+    settings: Settings,
+    work: Callable[[Database], Awaitable[T]],
+    *,
+    limits: PostgresLimits | None = None,
+) -> T:
     """Do the work with the database open, and return its answer.
+
+    Args:
+        settings: Which one.
+        work: What is to be done.
+        limits: How long anything may take on PostgreSQL; None takes the defaults.
 
     Raises:
         WrongUsageError: there is no database yet, or its schema is an older one.
@@ -35,16 +50,18 @@ def with_database(settings: Settings, work: Callable[[Database], Awaitable[T]]) 
     """
 
     async def run() -> T:
-        async with opened_database(settings) as database:
+        async with opened_database(settings, limits=limits) as database:
             return await work(database)
 
     return asyncio.run(run())
 
 
 @asynccontextmanager
-async def opened_database(settings: Settings) -> AsyncIterator[Database]:
+async def opened_database(
+    settings: Settings, *, limits: PostgresLimits | None = None
+) -> AsyncIterator[Database]:
     """Open the database as it stands; see `with_database` for what is raised."""
-    database = open_database(settings)
+    database = open_database(settings, limits=limits)
     try:
         path = settings.sqlite_path
         if path is not None and not path.exists():

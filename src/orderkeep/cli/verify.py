@@ -39,12 +39,14 @@ def verify(
     their consumers have them, in one snapshot; nothing is changed. What is late is a warning,
     since the work may be under way.
     """
-    from orderkeep.cli.opened_database import with_database
+    from orderkeep.cli.opened_database import PATIENT_READS, with_database
 
     settings = read_settings_quietly()
     with note_console().status("checking the guarantees"):
         breaches, late, receipts = with_database(
-            settings, lambda database: _find(database, settings, is_quiesced=quiesced)
+            settings,
+            lambda database: _find(database, settings, is_quiesced=quiesced),
+            limits=PATIENT_READS,
         )
     warnings: list[Finding] = []
     if quiesced:

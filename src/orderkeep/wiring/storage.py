@@ -8,6 +8,7 @@ from orderkeep.carts.tables import KERNEL as CART_TABLES
 from orderkeep.contracts.order_events import EXCHANGE as ORDER_EVENTS
 from orderkeep.contracts.topology import READER_BY_QUEUE, TOPOLOGY
 from orderkeep.database.postgresql import PostgresDatabase
+from orderkeep.database.postgresql_connection import PostgresLimits
 from orderkeep.database.postgresql_wake_ups import PostgresWakeUps
 from orderkeep.database.schema_version import URL, postgresql_url, sqlite_url
 from orderkeep.database.sqlite import SqliteDatabase
@@ -59,8 +60,13 @@ class Brokers:
             await broker.close()
 
 
-def open_database(settings: Settings) -> Database:
-    """Return the database, ready for its first transaction."""
+def open_database(settings: Settings, *, limits: PostgresLimits | None = None) -> Database:
+    """Return the database, ready for its first transaction.
+
+    Args:
+        settings: Which one.
+        limits: How long anything may take on PostgreSQL; None takes the defaults.
+    """
     path = settings.sqlite_path
     if path is not None:
         return SqliteDatabase(path)
@@ -68,6 +74,7 @@ def open_database(settings: Settings) -> Database:
         settings.effective_database_url,
         direct_url=settings.effective_database_direct_url,
         pool_size=settings.database_pool_size,
+        limits=limits,
         draw_jitter=chance.draw_jitter,
     )
 
