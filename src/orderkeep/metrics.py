@@ -62,6 +62,9 @@ class Metrics:
             "orderkeep_payment_cases_open", "Payments that wait for a person."
         )
         self._refunds = self._gauge("orderkeep_refunds_open", "Refunds asked for and not ended.")
+        self._refunds_failed = self._gauge(
+            "orderkeep_refunds_failed", "Refunds that were not carried out."
+        )
 
         self._resent = self._counter(
             "orderkeep_events_resent",
@@ -113,6 +116,7 @@ class Metrics:
         self._overdue.set(status.overdue_orders)
         self._cases.set(status.payment_cases_open)
         self._refunds.set(status.refunds_open)
+        self._refunds_failed.set(status.refunds_failed)
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)

@@ -25,6 +25,8 @@ ORDER_TIMEOUT_S = 1.5
 
 STOCK = 100
 
+UNKNOWN_ORDER_NO = "0100000000000009"
+
 # One restart can take an order's whole time to pay, not every one.
 _LATE_ORDERS_MAX = 5
 
@@ -93,7 +95,7 @@ class EveryPath:
         """Go the round, to the point where nothing is under way."""
         self.stock_shelves()
         self._send_bad_message()
-        self._pay_from_outside("T-unknown", order_no="0100000000000009")
+        self._pay_from_outside("T-unknown", order_no=UNKNOWN_ORDER_NO)
         self.order("to-forget", {"tea": 3})
         late_no, late_payment_no = self._open_late_payment()
         to_pay = self.order("to-pay", {"tea": 1, "cup": 2}, from_cart=True)
@@ -107,6 +109,7 @@ class EveryPath:
         self._pay_from_outside("T-double", order_no=to_pay)
         self.until(lambda: self._status_of(late_no) == "closed", "the deadline passes")
         self._settle(late_payment_no)
+        self._give_back(self.until(self._find_case, "money for no order waits in a case"))
         self.until(lambda: not open_work(self.shop.database_path), "nothing is under way")
 
     def order(self, key: str, quantities: Mapping[str, int], *, from_cart: bool = False) -> str:
@@ -173,11 +176,16 @@ class EveryPath:
         outcomes = dict(
             rows(path, "select trade_no, outcome from order_payments where trade_no like 'T-%'")
         )
-        assert outcomes == {"T-double": "refund", "T-unknown": "case"}, outcomes
+        assert outcomes == {"T-double": "refund", "T-unknown": "refund"}, outcomes
+        cases = rows(path, "select state, resolution, resolved_by from payment_cases")
+        assert cases == [("resolved", "refund", "operator")], cases
+        acts = rows(path, "select 1 from admin_audit where action = 'payment_cases.resolve'")
+        assert len(acts) == 1, acts
         refunds = rows(
             path, "select order_no, status from order_refunds where trade_no != 'T-double'"
         )
-        expected = {(late_no, "succeeded")}
+        # No payment here brought what was paid for an order that is not here.
+        expected = {(late_no, "succeeded"), (UNKNOWN_ORDER_NO, "failed")}
         if statuses[paid_no] == "closed" and self._has_money(path, paid_no):
             expected.add((paid_no, "succeeded"))
         else:
@@ -238,6 +246,16 @@ class EveryPath:
             "ann", "POST", f"/payments/{payment_no}/sandbox", {"result": "succeeded"}
         )
         assert answer.status_code == 202, answer.text
+
+    def _find_case(self) -> int | None:
+        cases = self._send("operator", "GET", "/admin/payment-cases?state=open").json()["items"]
+        return cases[0]["id"] if cases else None
+
+    def _give_back(self, case_id: int) -> None:
+        body = {"action": "refund", "reason": "no such order"}
+        answer = self._send("operator", "POST", f"/admin/payment-cases/{case_id}/resolve", body)
+        # The second time it is done already.
+        assert answer.status_code in {200, 409}, answer.text
 
     def _pay_from_outside(self, trade_no: str, *, order_no: str) -> None:
         body = {"order_no": order_no, "trade_no": trade_no, "amount": 30.0, "currency": "CNY"}

@@ -38,6 +38,7 @@ POINTS = [
     "place_orders.after_outbox:1",
     "record_payments.after_payments:1",
     "record_payments.after_changes:2",
+    "resolve_cases.after_resolutions:1",
     "write_changes.after_orders:1",
     "write_changes.after_stock:3",
     "webhooks.after_send:2",

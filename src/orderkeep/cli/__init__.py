@@ -20,6 +20,7 @@ from orderkeep.cli import (
     openapi,
     orders,
     outbox,
+    payment_cases,
     run,
     skus,
     status,
@@ -52,6 +53,7 @@ for _name, _group in (
     ("orders", orders),
     ("outbox", outbox),
     ("dead-letters", dead_letters),
+    ("payment-cases", payment_cases),
     ("skus", skus),
     ("audit", audit),
 ):

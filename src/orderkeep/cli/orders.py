@@ -1,7 +1,7 @@
 """`orderkeep orders`: any order, its story, and its end."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -45,6 +45,7 @@ T = TypeVar("T")
     "list",
     epilog=examples(
         "orderkeep orders list --status pending_payment",
+        "orderkeep orders list --refund failed",
         "orderkeep orders list --user ann --from 2026-01-01T00:00:00Z --all --json",
     ),
 )
@@ -54,6 +55,10 @@ def list_orders(
     status: Annotated[Status | None, typer.Option("--status", help="Only in this state.")] = None,
     trade_no: Annotated[
         str | None, typer.Option("--trade-no", help="Only paid by this trade number.")
+    ] = None,
+    refund: Annotated[
+        Literal["requested", "succeeded", "failed"] | None,
+        typer.Option("--refund", help="Only with a refund in this state."),
     ] = None,
     created_from: Annotated[
         str | None,
@@ -74,6 +79,7 @@ def list_orders(
         user_id=user,
         status=status,
         trade_no=trade_no,
+        refund_status=refund,
         created_from=_instant("--from", created_from),
         created_to=_instant("--to", created_to),
     )

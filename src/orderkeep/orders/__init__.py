@@ -8,8 +8,8 @@ leaves messages in the outbox. From there an order has one end:
                           pay in time                       record_payments.py
     [pending_payment] ------------------------> [paid]
           |   |                                    ^
-          |   |  cancel    cancel_order.py         |  only by the late-payment policy `revive`,
-          |   +------------------> [cancelled]     |  when the stock is still there
+          |   |  cancel    cancel_order.py         |  by the late-payment policy `revive` or an
+          |   +------------------> [cancelled]     |  operator, when the stock is still there
           |                                        |
           |      deadline passed                   |
           +----------------------> [closed] -------+
@@ -26,7 +26,8 @@ Rules that hold everywhere:
 - The deadline is `expires_at` in the row, compared with the database's clock. Messages are hints.
 - Locks are taken in one order: keys, orders, payments, stock; each sorted.
 - Money that comes late, twice, or in the wrong amount is recorded first. `payment.py` has the table
-  of what happens then: a refund, or a case for an operator; never silence.
+  of what happens then: a refund, or a case for an operator; never silence. `case_resolution.py`
+  has what the operator's verdict does, `resolve_cases.py` does it, once.
 
 `desk.py` and `catalogue_desk.py` open the transactions for requests, the kernel's delivery opens
 them for messages, the sweep for itself; nothing else commits. All SQL is in `store/`, `tables.py`

@@ -108,8 +108,14 @@ def closed_events(order: Order, *, sequence: int, now: Instant) -> list[Event]:
     ]
 
 
-def refund_events(refunds: Sequence[OrderRefund], *, user_id: str, sequence: int) -> list[Event]:
-    """Return one request for each refund of one order, numbered from `sequence`."""
+def refund_events(
+    refunds: Sequence[OrderRefund], *, user_id: str | None, sequence: int
+) -> list[Event]:
+    """Return one request for each refund of one order, numbered from `sequence`.
+
+    Args:
+        user_id: None where there is no such order here.
+    """
     return [
         Event(
             aggregate_id=refund.order_no,

@@ -1,5 +1,7 @@
 """What operators call: any order, the catalogue with its stock, the abandoned-orders report."""
 
+from typing import Literal
+
 from litestar import Response, get, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody
@@ -44,6 +46,9 @@ from orderkeep.orders.store.reports import OrderFilter
 from orderkeep.orders.version_tag import find_expected_version, is_none_match, version_tag
 from orderkeep.refusal import Refusal
 
+# How a refund of an order stands.
+RefundState = Literal["requested", "succeeded", "failed"]
+
 _READ = {"access": "operator:read"}
 _WRITE = {"access": "operator"}
 
@@ -55,6 +60,7 @@ async def find_orders(  # noqa: PLR0917 (the framework passes each by name)
     user_id: FromQuery[str | None] = None,
     status: FromQuery[Status | None] = None,
     trade_no: FromQuery[str | None] = None,
+    refund_status: FromQuery[RefundState | None] = None,
     created_from: FromQuery[str | None] = None,
     created_to: FromQuery[str | None] = None,
     limit: FromQuery[PageLimit] = PAGE_LIMIT_DEFAULT,
@@ -66,6 +72,7 @@ async def find_orders(  # noqa: PLR0917 (the framework passes each by name)
         user_id=user_id,
         status=status,
         trade_no=trade_no,
+        refund_status=refund_status,
         created_from=_time("created_from", created_from),
         created_to=_time("created_to", created_to),
         before=None if cursor is None else decode_cursor(cursor, str)[0],

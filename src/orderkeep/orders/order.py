@@ -33,6 +33,7 @@ __all__ = [
     "Status",
     "Transition",
     "WaitUntil",
+    "accept",
     "cancel",
     "close_when_due",
     "find_extended",
@@ -53,7 +54,7 @@ class Cause(StrEnum):
 
 # Every change of state there is, and what may cause it.
 ALLOWED_CAUSES: Mapping[tuple[Status, Status], frozenset[Cause]] = {
-    (Status.PENDING_PAYMENT, Status.PAID): frozenset({Cause.PAYMENT}),
+    (Status.PENDING_PAYMENT, Status.PAID): frozenset({Cause.PAYMENT, Cause.OPERATOR}),
     (Status.PENDING_PAYMENT, Status.CANCELLED): frozenset({Cause.BUYER, Cause.OPERATOR}),
     (Status.PENDING_PAYMENT, Status.CLOSED): frozenset({Cause.PAYMENT_TIMEOUT}),
     (Status.CLOSED, Status.PAID): frozenset({Cause.REVIVAL}),
@@ -265,6 +266,18 @@ def pay(
     """
     after = _as_paid(order, pay_channel=pay_channel, trade_no=trade_no, paid_at=paid_at)
     return Transition(before=order, after=after, cause=Cause.PAYMENT, changed_at=now)
+
+
+def accept(
+    order: Order, *, pay_channel: str | None, trade_no: str, paid_at: Instant, now: Instant
+) -> Transition:
+    """Mark a pending order paid because an operator says so, whatever the amount that came.
+
+    Raises:
+        ValueError: it is not pending.
+    """
+    after = _as_paid(order, pay_channel=pay_channel, trade_no=trade_no, paid_at=paid_at)
+    return Transition(before=order, after=after, cause=Cause.OPERATOR, changed_at=now)
 
 
 def revive(

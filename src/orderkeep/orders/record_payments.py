@@ -15,16 +15,17 @@ leaves nothing, and the message comes again; after it, the inbox knows the messa
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from orderkeep.database.transaction import Transaction
 from orderkeep.failure_points import reach
 from orderkeep.instant import Instant
-from orderkeep.messaging.message import Event
 from orderkeep.messaging.outbox import Outbox
+from orderkeep.orders.case_resolution import PaymentCase
+from orderkeep.orders.drafted_changes import DraftedChanges, demand_of, skus_of
 from orderkeep.orders.events import paid_events, refund_events
-from orderkeep.orders.order import Order, OrderNumber, Status, Transition
+from orderkeep.orders.order import Order, OrderNumber, Transition
 from orderkeep.orders.payment import (
     Accept,
     AlreadyRecorded,
@@ -43,9 +44,9 @@ from orderkeep.orders.payment import (
     paid_at_of,
 )
 from orderkeep.orders.refund import OrderRefund
-from orderkeep.orders.stock import MovementKind, Short, admit, sum_by_sku
-from orderkeep.orders.store.orders import HistoryEntry, lock_orders
-from orderkeep.orders.store.payment_cases import PaymentCase, insert_cases
+from orderkeep.orders.stock import Short, admit
+from orderkeep.orders.store.orders import lock_orders
+from orderkeep.orders.store.payment_cases import insert_cases
 from orderkeep.orders.store.payments import (
     OutcomeChange,
     change_outcomes,
@@ -54,7 +55,7 @@ from orderkeep.orders.store.payments import (
     insert_refunds,
 )
 from orderkeep.orders.store.stock import lock_skus
-from orderkeep.orders.write_changes import OrderChange, write_changes
+from orderkeep.orders.write_changes import write_changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +69,6 @@ class PaymentReport:
     payment: Payment
     message_id: str
     may_wait: bool
-
-
-# What happens to the stock of an order that is paid, by the status that it leaves.
-_MOVEMENTS = {Status.PENDING_PAYMENT: MovementKind.SELL, Status.CLOSED: MovementKind.REVIVE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +85,17 @@ class _Ledger:
     """What a batch comes to, payment by payment, before any of it is written.
 
     Attributes:
-        decisions: One for each report; a revival for want of stock is what it is otherwise.
-        locked: The orders as they were locked.
-        orders: The orders as they have become.
+        drafts: What becomes of the orders.
         known: Payments on record, those of this batch among them.
+        decisions: One for each report; a revival for want of stock is what it is otherwise.
     """
 
-    locked: Mapping[OrderNumber, Order]
-    orders: dict[OrderNumber, Order]
+    drafts: DraftedChanges
     known: dict[PaymentIdentity, RecordedPayment]
     decisions: list[Decision] = field(default_factory=list)
     payments: list[RecordedPayment] = field(default_factory=list)
     cases: list[PaymentCase] = field(default_factory=list)
     refunds: list[OrderRefund] = field(default_factory=list)
-    events: dict[OrderNumber, list[Event]] = field(default_factory=dict)
-    history: dict[OrderNumber, HistoryEntry] = field(default_factory=dict)
 
 
 Decisions: TypeAlias = list[Decision]
@@ -143,7 +136,7 @@ async def record_payments(
     await insert_cases(transaction, ledger.cases)
     await insert_refunds(transaction, ledger.refunds)
     reach("record_payments.after_payments")
-    await write_changes(transaction, _changes(ledger), outbox=outbox, now=now)
+    await write_changes(transaction, ledger.drafts.changes(), outbox=outbox, now=now)
     reach("record_payments.after_changes")
     return ledger.decisions
 
@@ -161,12 +154,12 @@ def _decide_all(
     Args:
         short: Orders that cannot be revived, for want of stock.
     """
-    ledger = _Ledger(locked=locked, orders=dict(locked), known=dict(known))
+    ledger = _Ledger(drafts=DraftedChanges(locked=locked), known=dict(known))
     for report in reports:
         order_no = report.payment.order_no
         decision = decide(
             report.payment,
-            order=ledger.orders.get(order_no),
+            order=ledger.drafts.orders.get(order_no),
             earlier=ledger.known.get(report.payment.identity),
             policy=rules.policy,
             now=rules.now,
@@ -185,20 +178,13 @@ async def _find_short(transaction: Transaction, ledger: _Ledger) -> set[OrderNum
     Where there is anything to revive, the stock of every order that is paid is locked here, all at
     once: who locks some of it now and more of it later may wait in a circle.
     """
-    revived = [
-        entry.order_no for entry in ledger.history.values() if entry.from_status is Status.CLOSED
-    ]
+    drafts = ledger.drafts
+    revived = drafts.revived
     if not revived:
         return set()
-    demands = {
-        order_no: sum_by_sku((line.sku_id, line.quantity) for line in ledger.locked[order_no].lines)
-        for order_no in ledger.history
-    }
-    skus = await lock_skus(
-        transaction, {sku_id for demand in demands.values() for sku_id in demand}
-    )
+    skus = await lock_skus(transaction, skus_of(drafts.locked[it] for it in drafts.history))
     admission = admit(
-        [demands[order_no] for order_no in revived],
+        [demand_of(drafts.locked[order_no]) for order_no in revived],
         available={sku_id: sku.available for sku_id, sku in skus.items()},
     )
     return {
@@ -244,7 +230,7 @@ def _enter_payment(
         order_no=payment.order_no,
         payment_no=payment.payment_no,
         amount_minor=payment.amount_minor,
-        currency=currency_of(payment, order=ledger.orders.get(payment.order_no)),
+        currency=currency_of(payment, order=ledger.drafts.orders.get(payment.order_no)),
         paid_at=paid_at_of(payment, now=now),
         received_at=now,
         outcome=outcome,
@@ -263,7 +249,7 @@ def _enter_case(ledger: _Ledger, report: PaymentReport, *, case: OpenCase, now: 
             identity=payment.identity,
             payment_no=payment.payment_no,
             amount_minor=payment.amount_minor,
-            currency=currency_of(payment, order=ledger.orders.get(payment.order_no)),
+            currency=currency_of(payment, order=ledger.drafts.orders.get(payment.order_no)),
             message_id=report.message_id,
             detail=case.detail,
             opened_at=now,
@@ -292,47 +278,13 @@ def _enter_refund(
         requested_at=now,
     )
     ledger.refunds.append(refund)
-    order = ledger.orders[payment.order_no]
+    order = ledger.drafts.orders[payment.order_no]
     events = refund_events([refund], user_id=order.user_id, sequence=order.event_seq + 1)
-    _raise_events(ledger, order, events=events)
+    ledger.drafts.tell(order, events)
 
 
 def _enter_paid(
     ledger: _Ledger, report: PaymentReport, *, transition: Transition, now: Instant
 ) -> None:
-    before, paid = transition.before, transition.after
-    events = paid_events(paid, sequence=before.event_seq + 1, now=now)
-    _raise_events(ledger, paid, events=events)
-    ledger.history[before.order_no] = HistoryEntry(
-        order_no=before.order_no,
-        version=paid.version,
-        from_status=before.status,
-        to_status=paid.status,
-        cause=transition.cause,
-        actor=report.message_id,
-        changed_at=transition.changed_at,
-    )
-
-
-def _raise_events(ledger: _Ledger, order: Order, *, events: Sequence[Event]) -> None:
-    ledger.orders[order.order_no] = replace(order, event_seq=order.event_seq + len(events))
-    ledger.events.setdefault(order.order_no, []).extend(events)
-
-
-def _changes(ledger: _Ledger) -> list[OrderChange]:
-    return [
-        OrderChange(
-            before=ledger.locked[order_no],
-            after=ledger.orders[order_no],
-            events=events,
-            history=ledger.history.get(order_no),
-            movement=_movement(ledger.history.get(order_no)),
-        )
-        for order_no, events in sorted(ledger.events.items())
-    ]
-
-
-def _movement(entry: HistoryEntry | None) -> MovementKind | None:
-    if entry is None or entry.from_status is None:
-        return None
-    return _MOVEMENTS[entry.from_status]
+    events = paid_events(transition.after, sequence=transition.before.event_seq + 1, now=now)
+    ledger.drafts.pay(transition, actor=report.message_id, events=events)

@@ -215,6 +215,10 @@ PAYMENT_CASES = Table(
     Column("detail", Text, nullable=False),
     Column("opened_at", INSTANT, nullable=False),
     Column("resolved_at", INSTANT),
+    # What an operator did with it, a `CaseAction` of case_resolution.py; who, and why.
+    Column("resolution", Text),
+    Column("resolved_by", Text),
+    Column("resolution_reason", Text),
     CheckConstraint("state IN ('open', 'resolved')", name="state"),
     # One report of one payment opens one case of a kind.
     UniqueConstraint("pay_channel", "trade_no", "order_no", "kind", "message_id"),

@@ -7,16 +7,20 @@ from orderkeep.contracts.amount import text_of_minor
 from orderkeep.database.transaction import ReadTransaction
 from orderkeep.instant import Instant, rfc3339
 from orderkeep.messaging.outbox_rows import OutboxRow, OutboxRows
+from orderkeep.orders.case_resolution import CaseState, PaymentCase, Resolution
 from orderkeep.orders.payment import RecordedPayment
 from orderkeep.orders.refund import OrderRefund
 from orderkeep.orders.store import orders as order_store
-from orderkeep.orders.store import payment_cases as case_store
 from orderkeep.orders.store import payments as payment_store
 from orderkeep.orders.store import webhooks as webhook_store
+from orderkeep.orders.store.payment_cases import list_cases_of_order
 
 Item = dict[str, object]
 
 _FOR_OPERATORS = frozenset({"detail", "last_error"})
+
+# Of a case that is resolved: who did it, and what operators tell each other.
+_CASE_FOR_OPERATORS = frozenset({"resolved_by", "reason"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ async def read_timeline(
     messages = await outbox_rows.of_aggregate(transaction, order_no)
     opened = await payment_store.list_opened_payments(transaction, order_no)
     payments = await payment_store.list_payments(transaction, order_no)
-    cases = await case_store.list_cases(transaction, order_no)
+    cases = await list_cases_of_order(transaction, order_no)
     refunds = await payment_store.list_refunds(transaction, order_no)
     webhooks = await webhook_store.list_webhooks(transaction, order_no)
     # What is of one moment stays in this order: what happened, what followed, who was told.
@@ -45,7 +49,8 @@ async def read_timeline(
         *map(_state_changed, history),
         *map(_payment_opened, opened),
         *map(_payment, payments),
-        *map(_case, cases),
+        *map(_case_opened, cases),
+        *(_case_resolved(case, case.resolution) for case in cases if case.resolution is not None),
         *map(_refund_requested, refunds),
         *map(_message, messages),
         *(
@@ -65,10 +70,14 @@ def for_buyer(items: Sequence[Item]) -> list[Item]:
     what is wrong with a payment may name another buyer's order.
     """
     return [
-        {name: value for name, value in item.items() if name not in _FOR_OPERATORS}
+        {name: value for name, value in item.items() if not _is_for_operators(name, item)}
         for item in items
         if item["kind"] != "webhook"
     ]
+
+
+def _is_for_operators(name: str, item: Item) -> bool:
+    return name in _FOR_OPERATORS or (item["kind"] == "case" and name in _CASE_FOR_OPERATORS)
 
 
 def _in_order(moments: Sequence[_Moment]) -> list[_Moment]:
@@ -134,17 +143,32 @@ def _payment(payment: RecordedPayment) -> _Moment:
     )
 
 
-def _case(case: case_store.PaymentCase) -> _Moment:
+def _case_opened(case: PaymentCase) -> _Moment:
     return _moment(
         case.opened_at,
         "case",
+        case_id=case.case_id,
         case_kind=case.kind.value,
-        state=case.state,
+        state=CaseState.OPEN.value,
         trade_no=case.identity.trade_no,
         amount=_amount(case.amount_minor),
         currency=case.currency,
         detail=case.detail,
         message_id=case.message_id,
+    )
+
+
+def _case_resolved(case: PaymentCase, resolution: Resolution) -> _Moment:
+    return _moment(
+        resolution.resolved_at,
+        "case",
+        case_id=case.case_id,
+        case_kind=case.kind.value,
+        state=CaseState.RESOLVED.value,
+        action=resolution.action.value,
+        trade_no=case.identity.trade_no,
+        resolved_by=resolution.resolved_by,
+        reason=resolution.reason,
     )
 
 

@@ -8,6 +8,8 @@ from orderkeep.database.transaction import Database
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.signal import Signal
 from orderkeep.metrics import Metrics
+from orderkeep.orders.case_desk import CaseDesk
+from orderkeep.orders.case_routes import ROUTE_HANDLERS as CASE_ROUTES
 from orderkeep.orders.catalogue_desk import CatalogueDesk
 from orderkeep.orders.consumers.order_outbox import order_outbox_consumer
 from orderkeep.orders.consumers.order_timeout_dlq import order_timeout_dlq_consumer
@@ -55,10 +57,11 @@ def build_order_parts(
             "sweep": _sweep(settings, database=database, outbox=outbox, metrics=metrics).run,
             **_webhooks(settings, database=database, client=client, recorded=recorded),
         },
-        route_handlers=[*BUYER_ROUTES, *OPERATOR_ROUTES],
+        route_handlers=[*BUYER_ROUTES, *OPERATOR_ROUTES, *CASE_ROUTES],
         dependencies={
             "order_desk": desk,
             "catalogue_desk": CatalogueDesk(database=database),
+            "case_desk": build_case_desk(database=database, outbox=outbox),
         },
     )
 
@@ -79,6 +82,11 @@ def build_order_desk(
         batch_size_max=settings.intake_batch_size,
         waiting_count_max=settings.intake_queue_size,
     )
+
+
+def build_case_desk(*, database: Database, outbox: Outbox) -> CaseDesk:
+    """Return the desk for payment cases alone, as the command line needs it."""
+    return CaseDesk(database=database, outbox=outbox, draw_refund_no=chance.draw_refund_no)
 
 
 def _consumers(

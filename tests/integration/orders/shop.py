@@ -17,6 +17,7 @@ from orderkeep.instant import Instant
 from orderkeep.messaging.consumer import Consumer, Outcome, Received
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.cancel_order import CancelOrder
+from orderkeep.orders.case_desk import CaseDesk
 from orderkeep.orders.catalogue_desk import CatalogueDesk, SkuEntry
 from orderkeep.orders.close_orders import Closings, close_orders
 from orderkeep.orders.consumers.payment_success_notify import payment_success_consumer
@@ -113,6 +114,11 @@ class Shop:
             waiting_count_max=waiting_count_max,
         )
         self.catalogue = CatalogueDesk(database=self.database)
+        self.cases = CaseDesk(
+            database=self.database,
+            outbox=self.outbox,
+            draw_refund_no=lambda: f"R{next(self._refund_numbers)}",
+        )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["Shop"]:

@@ -8,6 +8,7 @@ import httpx
 from prometheus_client import CollectorRegistry
 
 from orderkeep.instant import Instant, after
+from orderkeep.orders.case_routes import ROUTE_HANDLERS as CASE_ROUTES
 from orderkeep.orders.operator_routes import ROUTE_HANDLERS as OPERATOR_ROUTES
 from orderkeep.orders.routes import ROUTE_HANDLERS as BUYER_ROUTES
 from orderkeep.web.app import WebParts, build_app
@@ -81,8 +82,12 @@ async def storefront_of(shop: Shop) -> AsyncIterator[Storefront]:
 
     app = build_app(
         WebParts(
-            route_handlers=[*BUYER_ROUTES, *OPERATOR_ROUTES],
-            dependencies={"order_desk": shop.desk, "catalogue_desk": shop.catalogue},
+            route_handlers=[*BUYER_ROUTES, *OPERATOR_ROUTES, *CASE_ROUTES],
+            dependencies={
+                "order_desk": shop.desk,
+                "catalogue_desk": shop.catalogue,
+                "case_desk": shop.cases,
+            },
             authenticator=TokenAuthenticator(KEY, now=lambda: TEN),
             readiness=Readiness([]),
             registry=CollectorRegistry(),

@@ -16,6 +16,7 @@ WRITES = [
     ("POST", "/admin/orders/01/cancel"),
     ("PUT", "/admin/skus/tea"),
     ("POST", "/admin/skus/tea/stock-movements"),
+    ("POST", "/admin/payment-cases/1/resolve"),
 ]
 READS = [
     ("GET", "/admin/orders"),
@@ -23,6 +24,8 @@ READS = [
     ("GET", "/admin/orders/01/timeline"),
     ("GET", "/admin/skus/tea"),
     ("GET", "/admin/timed-out-orders"),
+    ("GET", "/admin/payment-cases"),
+    ("GET", "/admin/payment-cases/1"),
 ]
 
 
@@ -199,9 +202,29 @@ async def test_orders_are_listed_in_pages_with_whose_they_are(storefront: Storef
     assert rest["next_cursor"] is None
 
 
+async def test_orders_are_found_by_how_their_refunds_stand(storefront: Storefront) -> None:
+    shop = storefront.shop
+    await shop.fill(tea=10)
+    orders = [await shop.order(user_id, tea=1) for user_id in ("ann", "bob", "eve")]
+    for order in orders[:2]:
+        await shop.cancel(order)
+        await shop.pay(payment(order, f"T-{order.user_id}"))
+    shop.write("UPDATE order_refunds SET status = 'failed' WHERE trade_no = 'T-bob'")
+
+    found = {
+        status: (await storefront.get(f"/admin/orders?refund_status={status}", by="otto")).json()
+        for status in ("requested", "failed", "succeeded")
+    }
+
+    assert {
+        status: [order["user_id"] for order in page["items"]] for status, page in found.items()
+    } == {"requested": ["ann"], "failed": ["bob"], "succeeded": []}
+
+
 @pytest.mark.parametrize(
     ("query", "told", "pointers"),
     [
+        ("refund_status=lost", (422, "invalid_request"), ["query/refund_status"]),
         ("created_from=yesterday", (422, "invalid_request"), ["query/created_from"]),
         ("created_to=2024-01-01", (422, "invalid_request"), ["query/created_to"]),
         ("created_to=2024-02-30T10:00:00Z", (422, "invalid_request"), ["query/created_to"]),

@@ -302,6 +302,22 @@ PLANTED = [
         "UPDATE payment_cases SET order_no = :paid",
         {"case-for-each-payment-in-doubt": "T-doubtful"},
     ),
+    (
+        "UPDATE payment_cases SET resolution = 'dismiss'",
+        {"case-went-as-resolved": "T-doubtful"},
+    ),
+    (
+        "UPDATE payment_cases SET state = 'resolved', resolution = 'dismiss'",
+        {"case-went-as-resolved": "T-doubtful"},
+    ),
+    (
+        "UPDATE payment_cases SET state = 'resolved', resolution = 'accept', resolved_by = 'olga'",
+        {"case-went-as-resolved": "T-doubtful"},
+    ),
+    (
+        "UPDATE payment_cases SET state = 'resolved', resolution = 'refund', resolved_by = 'olga'",
+        {"case-went-as-resolved": "T-doubtful"},
+    ),
     # Keys and lines.
     (
         "INSERT INTO order_requests VALUES ('ann', 'header', 'lost', 'nobody', 'hash')",

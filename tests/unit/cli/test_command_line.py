@@ -34,6 +34,7 @@ COMMANDS = [
     "orders",
     "outbox",
     "dead-letters",
+    "payment-cases",
     "skus",
     "audit",
     "demo",
@@ -42,6 +43,7 @@ SUBCOMMANDS = [
     ("orders", ["list", "show", "timeline", "cancel"]),
     ("outbox", ["list", "retry", "discard"]),
     ("dead-letters", ["list", "show", "replay", "discard"]),
+    ("payment-cases", ["list", "show", "resolve"]),
     ("skus", ["import"]),
     ("audit", ["list"]),
 ]

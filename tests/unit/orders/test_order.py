@@ -79,6 +79,7 @@ def test_only_four_changes_of_state_exist_each_for_its_own_causes() -> None:
 
     assert allowed == {
         (Status.PENDING_PAYMENT, Status.PAID, Cause.PAYMENT),
+        (Status.PENDING_PAYMENT, Status.PAID, Cause.OPERATOR),
         (Status.PENDING_PAYMENT, Status.CANCELLED, Cause.BUYER),
         (Status.PENDING_PAYMENT, Status.CANCELLED, Cause.OPERATOR),
         (Status.PENDING_PAYMENT, Status.CLOSED, Cause.PAYMENT_TIMEOUT),

@@ -120,6 +120,12 @@ _REFUNDS_OF_ORDER = Statement(
     .order_by(ORDER_REFUNDS.c.requested_at)
     .limit(_PAYMENTS_PER_ORDER_MAX)
 )
+_REFUNDS_OF_ORDERS = Statement(
+    select(ORDER_REFUNDS)
+    .where(is_any_of(ORDER_REFUNDS.c.order_no, "order_nos"))
+    .order_by(ORDER_REFUNDS.c.requested_at)
+    .limit(_LOCKED_REFUNDS_MAX)
+)
 _OPENED_OF_ORDER = Statement(
     select(OPENED_PAYMENTS)
     .where(OPENED_PAYMENTS.c.order_no == bindparam("order_no"))
@@ -290,6 +296,14 @@ async def list_refunds(transaction: ReadTransaction, order_no: str) -> list[Orde
     return [
         _refund(row) for row in await transaction.fetch_all(_REFUNDS_OF_ORDER, order_no=order_no)
     ]
+
+
+async def list_refunds_of_orders(
+    transaction: ReadTransaction, order_nos: Collection[str]
+) -> list[OrderRefund]:
+    """Return every refund of the orders, the earliest first."""
+    rows = await transaction.fetch_all(_REFUNDS_OF_ORDERS, order_nos=sorted(order_nos))
+    return [_refund(row) for row in rows]
 
 
 async def list_opened_payments(transaction: ReadTransaction, order_no: str) -> list[OpenedPayment]:

@@ -1,7 +1,8 @@
 """Money: each paid order by one payment, each payment accounted for, each key one order."""
 
-from sqlalchemy import and_, case, exists, func, select
+from sqlalchemy import ColumnElement, and_, case, exists, func, select
 
+from orderkeep.orders.case_resolution import CaseAction, CaseState
 from orderkeep.orders.order import Status
 from orderkeep.orders.payment import PaymentOutcome
 from orderkeep.orders.tables import (
@@ -22,6 +23,26 @@ _ACCEPTED_COUNT = (
     .scalar_subquery()
 )
 
+# An operator may take what came for what was owed.
+_BY_VERDICT = exists().where(
+    PAYMENT_CASES.c.pay_channel == ORDER_PAYMENTS.c.pay_channel,
+    PAYMENT_CASES.c.trade_no == ORDER_PAYMENTS.c.trade_no,
+    PAYMENT_CASES.c.order_no == ORDER_PAYMENTS.c.order_no,
+    PAYMENT_CASES.c.resolution == CaseAction.ACCEPT.value,
+)
+
+
+def _went(outcome: PaymentOutcome) -> ColumnElement[bool]:
+    """Return the condition that the payment of a case went one way."""
+    return exists().where(
+        ORDER_PAYMENTS.c.pay_channel == PAYMENT_CASES.c.pay_channel,
+        ORDER_PAYMENTS.c.trade_no == PAYMENT_CASES.c.trade_no,
+        ORDER_PAYMENTS.c.order_no == PAYMENT_CASES.c.order_no,
+        ORDER_PAYMENTS.c.message_id == PAYMENT_CASES.c.message_id,
+        ORDER_PAYMENTS.c.outcome == outcome.value,
+    )
+
+
 _PAYMENT_CHECKS = (
     Check(
         invariant="paid-by-one-payment",
@@ -34,7 +55,10 @@ _PAYMENT_CHECKS = (
     ),
     Check(
         invariant="payment-equals-order",
-        says="an accepted payment is the one its order names, of the amount that the order owes",
+        says=(
+            "an accepted payment is the one its order names, of the amount that the order owes"
+            " unless an operator accepted it"
+        ),
         breaches=breaches(
             select(ORDER_PAYMENTS.c.order_no.label("subject")).select_from(
                 ORDER_PAYMENTS.outerjoin(ORDERS, ORDERS.c.order_no == ORDER_PAYMENTS.c.order_no)
@@ -44,8 +68,13 @@ _PAYMENT_CHECKS = (
                 and_(
                     _ACCEPTED,
                     ORDER_PAYMENTS.c.amount_minor.is_distinct_from(ORDERS.c.pay_amount_minor),
+                    ~_BY_VERDICT,
                 ),
-                and_(_ACCEPTED, ORDER_PAYMENTS.c.currency.is_distinct_from(ORDERS.c.currency)),
+                and_(
+                    _ACCEPTED,
+                    ORDER_PAYMENTS.c.currency.is_distinct_from(ORDERS.c.currency),
+                    ~_BY_VERDICT,
+                ),
                 and_(_ACCEPTED, ORDER_PAYMENTS.c.trade_no.is_distinct_from(ORDERS.c.trade_no)),
                 and_(
                     _ACCEPTED,
@@ -74,7 +103,8 @@ _PAYMENT_CHECKS = (
                 ORDER_PAYMENTS.c.order_no != ORDER_REFUNDS.c.order_no,
                 ORDER_PAYMENTS.c.amount_minor.is_(None),
                 ORDER_REFUNDS.c.amount_minor > ORDER_PAYMENTS.c.amount_minor,
-                ORDER_REFUNDS.c.currency.is_distinct_from(ORDER_PAYMENTS.c.currency),
+                # A payment may name none, and its order, which may come later, does.
+                ORDER_REFUNDS.c.currency != ORDER_PAYMENTS.c.currency,
             ],
         ),
         remedy="stop the refund at the channel, and compare it with the payment",
@@ -113,6 +143,32 @@ _PAYMENT_CHECKS = (
             ],
         ),
         remedy="settle the payment with its buyer by hand, and report this as a bug",
+    ),
+    Check(
+        invariant="case-went-as-resolved",
+        says="a case that was resolved says by whom, and its payment went the way that was said",
+        breaches=breaches(
+            select(PAYMENT_CASES.c.trade_no.label("subject")),
+            wrong=[
+                and_(
+                    PAYMENT_CASES.c.state == CaseState.OPEN.value,
+                    PAYMENT_CASES.c.resolution.is_not(None),
+                ),
+                and_(
+                    PAYMENT_CASES.c.resolution.is_not(None),
+                    PAYMENT_CASES.c.resolved_by.is_(None),
+                ),
+                and_(
+                    PAYMENT_CASES.c.resolution == CaseAction.ACCEPT.value,
+                    ~_went(PaymentOutcome.ACCEPTED),
+                ),
+                and_(
+                    PAYMENT_CASES.c.resolution == CaseAction.REFUND.value,
+                    ~_went(PaymentOutcome.REFUND),
+                ),
+            ],
+        ),
+        remedy="compare the case, its payment and its order, and report this as a bug",
     ),
 )
 
