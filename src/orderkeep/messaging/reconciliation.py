@@ -143,14 +143,41 @@ class Reconciliation:
         while not stop.is_set():
             page = await self._read_page(lookup)
             missing_count += len(page.missing)
-            is_lost = bool(page.missing) and not await self._broker.ready_count(lookup.queue)
-            # Else the consumer is behind: what it has not seen may be in there.
+            # Else the consumer is behind: what it has not seen may be in the queue.
+            is_lost = bool(page.missing) and (
+                not await self._broker.ready_count(lookup.queue)
+                or await self._is_overtaken(lookup, page)
+            )
             resendable = page.missing if is_lost else []
             resent_count += await self._pass(lookup, page, resendable=resendable)
             if len(page.rows) < PAGE_COUNT or len(resendable) < len(page.missing):
                 break
         self._note_missing(lookup.queue, missing_count=missing_count, resent_count=resent_count)
         return resent_count
+
+    async def _is_overtaken(self, lookup: SentEvents, page: _Page) -> bool:
+        """Return whether the consumer has something that was sent after all that is missing.
+
+        A busy queue is never empty; but it keeps its order.
+        """
+        place = Place(
+            sent_at=after(page.missing[-1]["sent_at"], seconds=self._policy.grace_s), row_id=0
+        )
+
+        async def read(transaction: ReadTransaction) -> bool:
+            rows = await lookup.read_sent(transaction, place=place, before=await transaction.now())
+            reaching = self._reaching(lookup, rows)
+            return len(await lookup.read_missing(transaction, reaching)) < len(reaching)
+
+        return await self._database.read(read)
+
+    def _reaching(self, lookup: SentEvents, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows whose messages reach the consumer's queue."""
+        return [
+            row
+            for row in rows
+            if lookup.queue in self._routes.queues_for(row["route"], message_type=row["type"])
+        ]
 
     async def _read_page(self, lookup: SentEvents) -> _Page:
         policy = self._policy
@@ -165,12 +192,7 @@ class Reconciliation:
             rows = await lookup.read_sent(
                 transaction, place=place, before=after(now, seconds=-policy.grace_s)
             )
-            reaching = [
-                row
-                for row in rows
-                if lookup.queue in self._routes.queues_for(row["route"], message_type=row["type"])
-            ]
-            missing = await lookup.read_missing(transaction, reaching) if reaching else []
+            missing = await lookup.read_missing(transaction, self._reaching(lookup, rows))
             return _Page(place=place, rows=rows, missing=missing)
 
         page = await self._database.read(read)
@@ -212,7 +234,6 @@ class Reconciliation:
                 queue=lookup.queue,
                 events_count=resent_count,
                 first_message_id=resendable[0]["message_id"],
-                why="the broker confirmed them, and the queue is empty without its consumer having "
-                "seen them",
+                why="the broker confirmed them, and they are no longer before their consumer",
             )
         return resent_count

@@ -155,6 +155,8 @@ class SentEvents:
     ) -> Sequence[Row]:
         """Return the rows whose messages the consumer never saw, and that nothing brings back."""
         missing = list(rows)
+        if not missing:
+            return []
         for statement in self._received:
             found = await transaction.fetch_all(
                 statement,

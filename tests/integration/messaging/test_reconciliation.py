@@ -22,7 +22,9 @@ DAY_US = 86_400_000_000
 class Looking:
     """A reconciliation that misses an event at once."""
 
-    def __init__(self, shop: Shop, *, queues: tuple[str, ...] = ("parcels",)) -> None:
+    def __init__(
+        self, shop: Shop, *, queues: tuple[str, ...] = ("parcels",), grace_s: float = -1
+    ) -> None:
         self.shop = shop
         self.missing_counts: dict[str, int] = {}
         self._reconciliation = Reconciliation(
@@ -32,7 +34,7 @@ class Looking:
             broker=shop.broker,
             topology=TOPOLOGY,
             note_missing=self._note,
-            policy=ReconciliationPolicy(grace_s=-1, interval_s=0.01),
+            policy=ReconciliationPolicy(grace_s=grace_s, interval_s=0.01),
         )
 
     async def look(self) -> int:
@@ -110,6 +112,37 @@ async def test_what_still_waits_in_the_queue_is_missed_and_not_sent_again(
     assert looking.missing_counts == {"parcels": 1}
     await lose(shop)
     assert await looking.look() == 1
+
+
+async def age(shop: Shop, aggregate_id: str, *, seconds: int) -> None:
+    await shop.execute(
+        "UPDATE shop_outbox SET sent_at = sent_at - :age WHERE aggregate_id = :aggregate_id",
+        age=seconds * 1_000_000,
+        aggregate_id=aggregate_id,
+    )
+
+
+@pytest.mark.parametrize("is_second_received", [True, False])
+async def test_in_a_queue_that_is_never_empty_what_was_overtaken_is_sent_again(
+    shop: Shop, *, is_second_received: bool
+):
+    looking = Looking(shop, grace_s=30)
+    await looking.begin()
+    await shop.append(parcel(1))
+    await shop.dispatch_once()
+    await lose(shop)
+    await shop.append(parcel(2))
+    if is_second_received:
+        await shop.work_until_drained()
+    else:
+        await shop.dispatch_once()
+    await age(shop, "P1", seconds=100)
+    await age(shop, "P2", seconds=50)
+    await shop.append(parcel(3))
+    await shop.dispatch_once()
+
+    assert await shop.broker.ready_count("parcels")
+    assert await looking.look() == int(is_second_received)
 
 
 async def test_what_was_set_aside_is_not_sent_again(shop: Shop, looking: Looking):

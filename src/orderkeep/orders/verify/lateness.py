@@ -76,7 +76,7 @@ def find_missing(receipts: Sequence[Receipts]) -> list[Finding]:
             f" {each.sent_count} have not",
             subjects=each.missing,
             remedy=f"see that a worker reads {each.queue}: `orderkeep status`; what a broker lost"
-            " is sent again within a minute of the queue being empty",
+            " is sent again by itself",
         )
         for each in receipts
         if each.missing_count
