@@ -22,10 +22,11 @@ from orderkeep.database.transaction import Database, Transaction
 from orderkeep.instant import Instant, after
 from orderkeep.logs import configure_logging
 from orderkeep.messaging.broker import Broker
-from orderkeep.messaging.dispatcher import Dispatcher, DispatchPolicy
+from orderkeep.messaging.dispatcher import Dispatcher
 from orderkeep.messaging.message import Event, PublishResult
 from orderkeep.messaging.outbox import PARTITION_COUNT, Outbox
 from orderkeep.messaging.outbox_reading import OutboxReading
+from orderkeep.messaging.outbox_settling import DispatchPolicy
 from orderkeep.orders.events import created_event_count, created_events
 from orderkeep.orders.order import Order, OrderLine, OrderNumber, Status
 from orderkeep.orders.order_number import make_order_number

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
+from orderkeep.database.asyncpg_arrays import ask_for_plain_types
 from orderkeep.database.postgresql_errors import DRIVER_ERRORS, said_by
 from orderkeep.database.transaction import StoreTooOldError, StoreUnavailableError
+
+ask_for_plain_types()
 
 if TYPE_CHECKING:
     # At run time the driver's class takes no type of rows.

@@ -90,7 +90,7 @@ from orderkeep.messaging.dead_letter import (
 )
 from orderkeep.messaging.dead_letters import DeadLetters
 from orderkeep.messaging.delivery import DeliveryPolicy, Subscription
-from orderkeep.messaging.dispatcher import Dispatcher, DispatchPolicy, DispatchRound
+from orderkeep.messaging.dispatcher import Dispatcher, DispatchRound
 from orderkeep.messaging.identity import message_identity
 from orderkeep.messaging.inbox import Inbox
 from orderkeep.messaging.kept_loop import keep_running
@@ -111,6 +111,7 @@ from orderkeep.messaging.outbox_rows import (
     OutboxRows,
     OutboxState,
 )
+from orderkeep.messaging.outbox_settling import DispatchPolicy
 from orderkeep.messaging.reconciliation import Reconciliation, ReconciliationPolicy
 from orderkeep.messaging.retention import Purged, Retention, RetentionPolicy
 from orderkeep.messaging.retry_schedule import pause_before_attempt

@@ -4,6 +4,10 @@ Invariant: a row is settled as `sent` only after the broker has confirmed it. Of
 one aggregate and route at most one is on its way, and none while an earlier one is unsettled or
 parked.
 
+While one batch waits for its confirms the next one is read and published: of the rows that are on
+their way, none is read again, and none that must come after one of them is read at all, for they
+are pending still. So two batches are on their way at most, and each is settled in one statement.
+
 A crash after the read leaves every row pending. A crash after the publish, before the settlement,
 leaves rows pending that the broker has: they are sent again, and the consumers' inboxes make the
 copies harmless. A crash after the settlement loses nothing: the next round reads what is left.
@@ -19,6 +23,7 @@ way is sent again by whoever holds them.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -28,14 +33,13 @@ from orderkeep.database.transaction import (
     ReadTransaction,
     Session,
     StoreUnavailableError,
-    Transaction,
 )
 from orderkeep.failure_points import reach
-from orderkeep.instant import Instant, after
 from orderkeep.messaging.broker import Broker, Topology
-from orderkeep.messaging.message import PublishOutcome, PublishResult
+from orderkeep.messaging.message import PublishOutcome
 from orderkeep.messaging.outbox import PARTITION_COUNT, Outbox
-from orderkeep.messaging.outbox_reading import OutboxReading, PendingRow, Ready, Refused
+from orderkeep.messaging.outbox_reading import OutboxReading, PendingRow, Ready
+from orderkeep.messaging.outbox_settling import DispatchPolicy, OutboxSettling
 from orderkeep.messaging.publishing import Publishing
 from orderkeep.messaging.retry_schedule import pause_before_attempt
 from orderkeep.messaging.route_pauses import RoutePauses
@@ -53,30 +57,6 @@ UNREACHABLE_S_MAX = 5.0
 # How often a dispatcher that may not be the only one asks for its share of the partitions: so long
 # those of one that died may lie idle, and the asking costs nothing beside the work.
 SHARE_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DispatchPolicy:
-    """How a dispatcher goes about it.
-
-    Attributes:
-        poll_interval_s: How often it looks without being woken.
-        batch_size: How many rows it reads and publishes at once.
-        refusals_max: After so many refusals a row is parked.
-        retry_base_s: The mean of the first pause after a refusal.
-        retry_max_s: No pause after a refusal is longer.
-        route_pause_base_s: The mean of the first pause of a route that is down. It grows, but not
-            far: when the route is back, its events shall not wait for the dispatcher to notice.
-        route_pause_max_s: No pause of a route is longer.
-    """
-
-    poll_interval_s: float = 5.0
-    batch_size: int = 100
-    refusals_max: int = 16
-    retry_base_s: float = 1.0
-    retry_max_s: float = 300.0
-    route_pause_base_s: float = 0.5
-    route_pause_max_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +113,6 @@ class Dispatcher:
         self._broker = broker
         self._draw_jitter = draw_jitter
         self._policy = policy or DispatchPolicy()
-        self._aggregate_name = aggregate_name
         self._pauses = RoutePauses(
             base_s=self._policy.route_pause_base_s, max_s=self._policy.route_pause_max_s
         )
@@ -143,13 +122,20 @@ class Dispatcher:
             outbox_name=outbox.tables.outbox.name,
             observe_confirm_s=observe_confirm_s,
         )
+        self._settling = OutboxSettling(
+            self._reading,
+            policy=self._policy,
+            draw_jitter=draw_jitter,
+            aggregate_name=aggregate_name,
+        )
         self._session: Session | None = None
+        self._ahead: _OnItsWay | None = None
         self._partitions: frozenset[int] = frozenset()
         self._shared_at_s = 0.0
         self._has_rivals = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Dispatch until the stop event is set; the round in hand is finished."""
+        """Dispatch until the stop event is set; what is on its way by then is settled."""
         try:
             await self._run(stop)
         finally:
@@ -181,9 +167,13 @@ class Dispatcher:
                     log.info("outbox_available", outbox=self._name, outages_count=outages_count)
                     outages_count = 0
                 await self._outbox.appended.wait(timeout_s=dispatched.wait_s)
+            with suppress(StoreUnavailableError):  # what is unsettled, somebody sends again
+                await self._finish()
 
     async def run_once(self) -> DispatchRound:
         """Send one batch of what may go, and return what became of it.
+
+        Where there is more than one batch, the next one is on its way when this returns.
 
         Raises:
             StoreUnavailableError: the database is away; rows stay pending, and the partitions are
@@ -198,10 +188,21 @@ class Dispatcher:
 
     async def close(self) -> None:
         """Give back the partitions; whoever goes on asks for them again."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self._broker.stop_publishing()
+            await ahead.give_up()
         session, self._session = self._session, None
         self._partitions = frozenset()
         if session is not None:
             await session.close()
+
+    async def _finish(self) -> None:
+        """Settle what is on its way, and send nothing more."""
+        going, self._ahead = self._ahead, None
+        if going is not None:
+            assert self._session is not None, "who gives up the session gives up what is ahead"
+            await self._conclude(going, session=self._session)
 
     async def _run_once(self) -> DispatchRound:
         if self._has_rivals and self._publishing.unreachable_s > UNREACHABLE_S_MAX:
@@ -210,25 +211,42 @@ class Dispatcher:
                 return DispatchRound(
                     sent_count=0, refused_count=0, held_back_count=0, wait_s=SHARE_INTERVAL_S
                 )
-        session = await self._hold_share()
-        ready = await self._read(session)
-        reach("dispatcher.after_read")
-        if not ready.rows:
-            return DispatchRound(
-                sent_count=0,
-                refused_count=0,
-                held_back_count=0,
-                wait_s=self._wait_s(ready.next_due_s, session=session),
-            )
-        outcomes = await self._publish(ready, session=session)
-        reach("dispatcher.after_publish")
-        return await self._settle(ready.rows, outcomes, session=session)
+        going, self._ahead = self._ahead, None
+        session = await self._hold_share(is_anything_on_its_way=going is not None)
+        if going is None:
+            ready = await self._read(session)
+            if not ready.rows:
+                return DispatchRound(
+                    sent_count=0,
+                    refused_count=0,
+                    held_back_count=0,
+                    wait_s=self._wait_s(ready.next_due_s, session=session),
+                )
+            going = self._publish(ready)
+        return await self._conclude(going, session=session, reads_ahead=True)
 
-    async def _hold_share(self) -> Session:
+    async def _conclude(
+        self, going: "_OnItsWay", *, session: Session, reads_ahead: bool = False
+    ) -> DispatchRound:
+        """Wait for a batch's confirms, with the next one on its way meanwhile, and settle it."""
+        try:
+            if reads_ahead and self._may_read_ahead(going):
+                following = await self._read(session, on_their_way=going.rows)
+                if following.rows:
+                    self._ahead = self._publish(following)
+            outcomes = await self._outcomes(going, session=session)
+        except BaseException:
+            self._broker.stop_publishing()
+            await going.give_up()
+            raise
+        reach("dispatcher.after_publish")
+        return await self._settle(going.rows, outcomes, session=session)
+
+    async def _hold_share(self, *, is_anything_on_its_way: bool) -> Session:
         """Return the session, with this dispatcher's share of the partitions.
 
-        Nothing is under way here: what was published is settled, so a partition that is given back
-        has no message on its way.
+        The share changes only where nothing is on its way: what was published is settled, so a
+        partition that is given back has no message on its way.
         """
         session = self._session
         if session is None:
@@ -236,7 +254,7 @@ class Dispatcher:
             self._session = session
             self._has_rivals = session.used_within_s is not None
             self._shared_at_s = -SHARE_INTERVAL_S
-        if _monotonic_s() - self._shared_at_s >= SHARE_INTERVAL_S:
+        if not is_anything_on_its_way and self._is_share_due():
             partitions = await session.hold_share(self._name, part_count=PARTITION_COUNT)
             if session.used_within_s is not None and partitions != self._partitions:
                 log.debug("outbox_share", outbox=self._name, partitions=sorted(partitions))
@@ -244,113 +262,83 @@ class Dispatcher:
             self._shared_at_s = _monotonic_s()
         return session
 
+    def _is_share_due(self) -> bool:
+        return _monotonic_s() - self._shared_at_s >= SHARE_INTERVAL_S
+
+    def _may_read_ahead(self, going: "_OnItsWay") -> bool:
+        """Whether there is likely more, and the share need not be asked for first."""
+        return len(going.rows) >= self._policy.batch_size and not self._is_share_due()
+
     @property
     def _name(self) -> str:
         return self._outbox.tables.outbox.name
 
-    async def _read(self, session: Session) -> Ready:
+    async def _read(self, session: Session, *, on_their_way: Sequence[PendingRow] = ()) -> Ready:
         paused_routes = self._pauses.paused_routes(at_s=_monotonic_s())
-        return await session.read(
+        ready = await session.read(
             lambda transaction: self._reading.ready(
                 transaction,
                 partitions=self._partitions,
                 paused_routes=paused_routes,
+                on_their_way=[row.id for row in on_their_way],
                 limit=self._policy.batch_size,
             )
         )
+        reach("dispatcher.after_read")
+        return ready
 
-    async def _publish(self, ready: Ready, *, session: Session) -> Sequence[PublishOutcome]:
-        """Publish the rows; the session is used meanwhile, for a broker may take its time.
+    def _publish(self, ready: Ready) -> "_OnItsWay":
+        return _OnItsWay(
+            rows=ready.rows,
+            publishing=asyncio.ensure_future(self._publishing.send(ready.rows, now=ready.now)),
+        )
+
+    async def _outcomes(self, going: "_OnItsWay", *, session: Session) -> Sequence[PublishOutcome]:
+        """Wait for the outcomes; the session is used meanwhile, for a broker may take its time.
 
         Raises:
-            StoreUnavailableError: the session is lost; what is on its way is given up.
+            StoreUnavailableError: the session is lost.
         """
-        publishing = asyncio.ensure_future(self._publishing.send(ready.rows, now=ready.now))
-        try:
-            while not publishing.done():
-                await asyncio.wait([publishing], timeout=session.used_within_s)
-                if not publishing.done():
-                    await session.read(_use)
-        except BaseException:
-            self._broker.stop_publishing()
-            publishing.cancel()
-            await asyncio.gather(publishing, return_exceptions=True)
-            raise
-        return publishing.result()
+        while not going.publishing.done():
+            await asyncio.wait([going.publishing], timeout=session.used_within_s)
+            if not going.publishing.done():
+                await session.read(_use)
+        return going.publishing.result()
 
     async def _settle(
         self, rows: Sequence[PendingRow], outcomes: Sequence[PublishOutcome], *, session: Session
     ) -> DispatchRound:
         """Write down in one transaction what became of each row; pause routes that are down."""
-        sent: list[PendingRow] = []
-        postponed: list[PendingRow] = []
-        refused: list[tuple[PendingRow, str]] = []
-        down: dict[str, str] = {}
-        for row, outcome in zip(rows, outcomes, strict=True):
-            match outcome.result:
-                case PublishResult.CONFIRMED:
-                    sent.append(row)
-                case PublishResult.NOT_HELD:
-                    postponed.append(row)
-                case PublishResult.REFUSED:
-                    refused.append((row, outcome.detail))
-                case PublishResult.ROUTE_DOWN:
-                    down[row.message.route] = outcome.detail
-        self._note_routes(up={row.message.route for row in sent} - down.keys(), down=down)
+        settlement = self._settling.sorted(rows, outcomes)
+        self._note_routes(
+            up={row.message.route for row in settlement.sent} - settlement.down.keys(),
+            down=settlement.down,
+        )
         reach("dispatcher.before_settle")
-        if sent or refused or postponed:
+        if settlement.settled_count:
             await session.transact(
-                lambda transaction: self._write(
-                    transaction, sent=sent, refused=refused, postponed=postponed
-                )
+                lambda transaction: self._settling.write(transaction, settlement)
             )
         reach("dispatcher.after_settle")
-        self._log(sent=sent, refused=refused)
+        self._settling.log(settlement)
         return DispatchRound(
-            sent_count=len(sent),
-            refused_count=len(refused),
-            held_back_count=len(rows) - len(sent) - len(refused) - len(postponed),
+            sent_count=len(settlement.sent),
+            refused_count=len(settlement.refused),
+            held_back_count=len(rows) - settlement.settled_count,
             wait_s=0.0,
-            postponed_count=len(postponed),
+            postponed_count=len(settlement.postponed),
         )
-
-    async def _write(
-        self,
-        transaction: Transaction,
-        *,
-        sent: Sequence[PendingRow],
-        refused: Sequence[tuple[PendingRow, str]],
-        postponed: Sequence[PendingRow],
-    ) -> None:
-        now = await transaction.now()
-        await self._reading.settle_sent(transaction, [row.id for row in sent], now=now)
-        await self._reading.postpone(transaction, [row.id for row in postponed])
-        await self._reading.settle_refused(
-            transaction, [self._refused(row, detail, now=now) for row, detail in refused]
-        )
-
-    def _refused(self, row: PendingRow, detail: str, *, now: Instant) -> Refused:
-        pause_s = pause_before_attempt(
-            row.attempts + 1,
-            jitter=self._draw_jitter(),
-            base_s=self._policy.retry_base_s,
-            max_s=self._policy.retry_max_s,
-        )
-        return Refused(
-            id=row.id,
-            detail=detail,
-            not_before=after(now, seconds=pause_s),
-            is_parked=self._is_last_refusal(row),
-        )
-
-    def _is_last_refusal(self, row: PendingRow) -> bool:
-        return row.attempts + 1 >= self._policy.refusals_max
 
     def _note_routes(self, *, up: set[str], down: dict[str, str]) -> None:
+        at_s = _monotonic_s()
+        # Of two batches on their way the second one fails as well, and says nothing new.
+        paused_already = self._pauses.paused_routes(at_s=at_s)
         for route, detail in sorted(down.items()):
+            if route in paused_already:
+                continue
             # What is missing at the broker may be why.
             self._publishing.declare_again()
-            if self._pauses.pause(route, at_s=_monotonic_s(), jitter=self._draw_jitter()):
+            if self._pauses.pause(route, at_s=at_s, jitter=self._draw_jitter()):
                 log.warning("route_down", outbox=self._name, route=route, detail=detail)
         for route in sorted(up):
             if self._pauses.resume(route):
@@ -367,26 +355,18 @@ class Dispatcher:
             waits_s.append(max(next_pause_end_s - _monotonic_s(), _WAIT_S_MIN))
         return min(waits_s)
 
-    def _log(
-        self, *, sent: Sequence[PendingRow], refused: Sequence[tuple[PendingRow, str]]
-    ) -> None:
-        for row in sent:
-            # The services tell what happened; on the way of each message there is a line for those
-            # who look for one.
-            log.debug("outbox_published", **self._fields(row))
-        for row, detail in refused:
-            is_parked = self._is_last_refusal(row)
-            event = "outbox_failed" if is_parked else "outbox_refused"
-            level = log.error if is_parked else log.warning
-            level(event, **self._fields(row), attempts=row.attempts + 1, detail=detail)
 
-    def _fields(self, row: PendingRow) -> dict[str, str]:
-        return {
-            "message_id": row.message.message_id,
-            "type": row.message.type,
-            "route": row.message.route,
-            self._aggregate_name: row.aggregate_id,
-        }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OnItsWay:
+    """A batch that is being published."""
+
+    rows: Sequence[PendingRow]
+    publishing: asyncio.Future[Sequence[PublishOutcome]]
+
+    async def give_up(self) -> None:
+        """Wait for it no longer: whoever holds its rows next sends them again."""
+        self.publishing.cancel()
+        await asyncio.gather(self.publishing, return_exceptions=True)
 
 
 async def _use(transaction: ReadTransaction) -> None:

@@ -87,6 +87,7 @@ class OutboxReading:
                 table.c.not_before <= bindparam("now"),
                 is_any_of(table.c.partition, "partitions"),
                 ~is_any_of(table.c.route, "paused_routes"),
+                ~is_any_of(table.c.id, "on_their_way"),
                 or_(~table.c.ordered, is_first_in_line),
             )
             .order_by(table.c.not_before, table.c.id)
@@ -128,9 +129,17 @@ class OutboxReading:
         *,
         partitions: Collection[int],
         paused_routes: Sequence[str],
+        on_their_way: Sequence[int] = (),
         limit: int,
     ) -> Ready:
         """Return what may go now of the partitions, or else when something may.
+
+        Args:
+            transaction: The reading.
+            partitions: Of which the rows may be.
+            paused_routes: Of which no row may be.
+            on_their_way: Ids of pending rows that are being published.
+            limit: Return no more rows.
 
         Of the ordered rows of one aggregate and route only the earliest may go, and none while an
         earlier one is parked.
@@ -141,6 +150,7 @@ class OutboxReading:
             now=now,
             partitions=sorted(partitions),
             paused_routes=paused_routes,
+            on_their_way=on_their_way,
             limit=limit,
         )
         if rows:

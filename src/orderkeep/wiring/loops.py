@@ -9,7 +9,8 @@ from orderkeep.contracts import order_timeout_queue, payment_success_notify
 from orderkeep.database.transaction import Database
 from orderkeep.database.turns import giving_way, going_first
 from orderkeep.messaging.delivery import DeliveryPolicy, Subscription
-from orderkeep.messaging.dispatcher import Dispatcher, DispatchPolicy
+from orderkeep.messaging.dispatcher import Dispatcher
+from orderkeep.messaging.outbox_settling import DispatchPolicy
 from orderkeep.messaging.reconciliation import Reconciliation
 from orderkeep.messaging.retention import Retention, RetentionPolicy
 from orderkeep.messaging.settling import RetryPolicy

@@ -167,7 +167,13 @@ STATEMENTS: dict[str, tuple[Statement, dict[str, Any]]] = {
     "give back": (queue.GIVE_BACK, {"ids": [1], "token": "t"}),
     "ready": (
         OutboxReading(SHOP)._ready,
-        {"now": 9, "partitions": [0, 1], "paused_routes": [], "limit": 100},
+        {
+            "now": 9,
+            "partitions": [0, 1],
+            "paused_routes": [],
+            "on_their_way": [7],
+            "limit": 100,
+        },
     ),
     "next not before": (OutboxReading(SHOP)._next_due, {"now": 9, "partitions": [0, 1]}),
     "settle": (OutboxReading(SHOP)._settle_sent, {"now": 9, "ids": [1]}),

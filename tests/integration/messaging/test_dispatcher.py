@@ -440,6 +440,100 @@ async def test_a_batch_is_no_larger_than_it_may_be(shop: Shop):
     assert counts == [2, 2, 1, 0]
 
 
+async def test_the_next_batch_is_on_its_way_while_the_first_is_confirmed(
+    shop: Shop, scripted: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+):
+    shop.dispatch_policy = replace(shop.dispatch_policy, batch_size=2)
+    # P1 has two that must leave one after the other: the second is read only once the first is
+    # settled, however many batches are on their way.
+    await shop.append(
+        parcel(1, sequence=1),
+        parcel(1, sequence=2),
+        *[parcel(number, sequence=1) for number in range(2, 6)],
+    )
+    publish = scripted.publish
+    begun: list[list[str]] = []
+    has_second_begun = asyncio.Event()
+
+    async def publish_once_the_second_has_begun(
+        messages: Sequence[Message], *, now: Instant
+    ) -> Sequence[PublishOutcome]:
+        begun.append([message.message_id for message in messages])
+        if len(begun) > 1:
+            has_second_begun.set()
+        await has_second_begun.wait()
+        return await publish(messages, now=now)
+
+    monkeypatch.setattr(scripted, "publish", publish_once_the_second_has_begun)
+    dispatcher = shop.dispatcher()
+    async with asyncio.timeout(20):
+        first = await dispatcher.run_once()
+        while (await dispatcher.run_once()).wait_s == 0:
+            pass
+    await dispatcher.close()
+
+    assert first.sent_count == 2
+    assert begun[:2] == [["P1-1-parcels", "P2-1-parcels"], ["P3-1-parcels", "P4-1-parcels"]]
+    published_ids = [message_id for batch in begun for message_id in batch]
+    assert sorted(published_ids) == sorted(await states(shop)), "one was published twice, or never"
+    assert published_ids.index("P1-2-parcels") > published_ids.index("P4-1-parcels")
+    assert set((await states(shop)).values()) == {"sent"}
+
+
+async def test_a_dispatcher_that_is_told_to_stop_settles_what_is_on_its_way(
+    shop: Shop, scripted: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+):
+    shop.dispatch_policy = replace(shop.dispatch_policy, batch_size=2)
+    await shop.append(*[parcel(number) for number in range(9)])
+    publish = scripted.publish
+    stop = asyncio.Event()
+
+    async def publish_and_stop(
+        messages: Sequence[Message], *, now: Instant
+    ) -> Sequence[PublishOutcome]:
+        stop.set()
+        return await publish(messages, now=now)
+
+    monkeypatch.setattr(scripted, "publish", publish_and_stop)
+    await shop.dispatcher().run(stop)
+
+    found = await states(shop)
+    assert {message_id for message_id, state in found.items() if state == "sent"} == set(
+        scripted.published_ids()
+    )
+    assert len(scripted.published_ids()) == 4
+
+
+async def test_a_dispatcher_that_is_closed_gives_up_what_is_on_its_way(
+    shop: Shop, scripted: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever holds the partitions next sends it again; nothing of it may leave afterwards."""
+    shop.dispatch_policy = replace(shop.dispatch_policy, batch_size=2)
+    await shop.append(*[parcel(number) for number in range(4)])
+    publish = scripted.publish
+    never = asyncio.Event()
+    published: list[str] = []
+
+    async def publish_the_first(
+        messages: Sequence[Message], *, now: Instant
+    ) -> Sequence[PublishOutcome]:
+        if published:
+            await never.wait()
+        published.extend(message.message_id for message in messages)
+        return await publish(messages, now=now)
+
+    monkeypatch.setattr(scripted, "publish", publish_the_first)
+    dispatcher = shop.dispatcher()
+    await dispatcher.run_once()
+    await dispatcher.close()
+
+    assert scripted.stopped_count == 1
+    assert list((await states(shop)).values()).count("pending") == 2
+    monkeypatch.setattr(scripted, "publish", publish)
+    await dispatch_until_idle(shop)
+    assert sorted(scripted.published_ids()) == [f"P{number}-1-parcels" for number in range(4)]
+
+
 async def test_a_row_that_was_discarded_on_its_way_stays_discarded(
     shop: Shop, scripted: ScriptedBroker, monkeypatch: pytest.MonkeyPatch
 ):

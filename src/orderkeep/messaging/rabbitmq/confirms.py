@@ -81,11 +81,6 @@ class Batch:
             self.lost = error
             self._ended.set()
 
-    @property
-    def unknown_indexes(self) -> list[int]:
-        """The publications of which the broker has said nothing."""
-        return [index for index, outcome in enumerate(self.outcomes) if outcome is None]
-
 
 @dataclass(slots=True, kw_only=True)
 class _Outstanding:
