@@ -57,8 +57,9 @@ POLL_INTERVAL_S = 5.0
 # A channel that has not answered by then is asked again later.
 CHANNEL_TIMEOUT_S = 30.0
 
-# How long a claim holds; whoever claimed is done with the channel well before, or dead.
-CLAIM_S = 120.0
+# How long a claim holds; whoever claimed is done with the channel well before, or dead. What a dead
+# process had in hand is to be done within a minute.
+CLAIM_S = 45.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

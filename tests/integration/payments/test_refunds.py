@@ -10,6 +10,7 @@ from orderkeep.database.transaction import StoreUnavailableError
 from orderkeep.instant import Instant
 from orderkeep.messaging.consumer import HANDLED, SetAside
 from orderkeep.payments.accept_refunds import _insert
+from orderkeep.payments.carry_out_refunds import CHANNEL_TIMEOUT_S, CLAIM_S, POLL_INTERVAL_S
 from orderkeep.payments.channels.channel import (
     ChannelUnavailableError,
     RefundFailed,
@@ -450,6 +451,10 @@ async def _until(step: Callable, is_done: Callable[[], bool]) -> None:
     async with asyncio.timeout(5.0):
         while not is_done():
             await step()
+
+
+def test_what_a_dead_process_claimed_is_taken_up_within_a_minute() -> None:
+    assert CHANNEL_TIMEOUT_S < CLAIM_S < 60.0 - POLL_INTERVAL_S
 
 
 async def _let_claims_run_out(stage: Stage) -> None:
