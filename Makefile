@@ -9,7 +9,7 @@ LOCK_VENV := build/lock-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check format bench kills fleet cluster coverage lock clean
+.PHONY: help install run test check format bench kills fleet cluster faults coverage lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ fleet: install ## Load several processes for a quarter of an hour and take their
 
 cluster: install ## Kill the leading node of a RabbitMQ cluster under load, three times; CLUSTER_ARGS="--seed 7".
 	$(BIN)/python -m tests.acceptance.fleet_cluster $(CLUSTER_ARGS)
+
+faults: install ## Kill, cut, stop and fill everything under a shop for forty minutes; FAULTS_ARGS="--seed 7".
+	$(BIN)/python -m tests.faults $(FAULTS_ARGS)
 
 coverage: install ## Run every test and show which lines and branches none of them reached.
 	$(BIN)/coverage run -m pytest $(PYTEST_ARGS)

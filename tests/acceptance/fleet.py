@@ -12,7 +12,7 @@ Nothing here sleeps: every wait is on a condition, with a deadline.
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self
@@ -57,9 +57,9 @@ class Member(RunningShop):
         """End it the way a power cut would, also while it is stopped."""
         super().kill()
 
-    def is_ready(self) -> bool:
+    def is_ready(self, *, within_s: float = START_S_MAX) -> bool:
         """Whether it answers that it can do its work."""
-        return self._is_ready()
+        return self._is_ready(within_s=within_s)
 
     def ports_to(self, server_port: int) -> list[int]:
         """Return the local ports of its connections to a server of this machine."""
@@ -93,7 +93,14 @@ class Fleet:
         settings: What they share.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, str],
+        *,
+        make_member: Callable[..., Member] = Member,
+    ) -> None:
+        self._make_member = make_member
         self.folder = folder
         self.settings = {**clean_environment(), **settings}
         self.members: list[Member] = []
@@ -160,7 +167,7 @@ class Fleet:
         return member
 
     def _add(self, *command: str) -> Member:
-        member = Member(
+        member = self._make_member(
             self.folder,
             {**self.settings, "ORDERKEEP_HTTP_PORT": str(free_port())},
             command=command,

@@ -68,6 +68,9 @@ class FleetJournal:
         wrong: What no client should be told: an error that is not a 503 with Retry-After, or no
             answer at all; the first few of `wrong_count`.
         refused_at_s: When "not now" was answered.
+        is_silence_expected: The processes are killed: that no answer comes is not wrong.
+        raced_nos: The orders of which somebody paid and, in the same moment, something else was to
+            end them: `close` or `cancel`. Both sides were answered.
     """
 
     orders: list[OrderNote] = field(default_factory=list)
@@ -77,6 +80,8 @@ class FleetJournal:
     wrong: list[str] = field(default_factory=list)
     wrong_count: int = 0
     refused_at_s: list[float] = field(default_factory=list)
+    is_silence_expected: bool = False
+    raced_nos: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def note_answer(self, step: str, response: httpx.Response) -> None:
         """Write down what was answered."""
@@ -90,7 +95,8 @@ class FleetJournal:
     def note_silence(self, step: str, error: Exception) -> None:
         """Write down that no answer came."""
         self.answers[step][NO_ANSWER] += 1
-        self._note_wrong(f"{step}: no answer, {error!r}")
+        if not self.is_silence_expected:
+            self._note_wrong(f"{step}: no answer, {error!r}")
 
     def with_outcome(self, outcome: Outcome) -> list[OrderNote]:
         """Return the orders of which the clients know this."""

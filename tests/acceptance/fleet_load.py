@@ -8,16 +8,17 @@ import asyncio
 import random  # noqa: TID251 (what shoppers do is drawn from a seed that is printed)
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
 from orderkeep.demo import DemoOptions, DemoSummary, run_demo
 from orderkeep.demo.visits import AcknowledgedOrder
+from tests.acceptance.crowd import Crowd
 from tests.acceptance.fleet_journal import FleetJournal, OrderNote, code_of
 from tests.acceptance.running import RunningShop
 
@@ -46,7 +47,8 @@ _OPEN_TRIES_MAX = 3
 # The demo's clock jumps so far at its end; see `DemoLoad`.
 _LONG_S = 10.0**9
 
-_STOP_S_MAX = 180.0
+# Who waits longer for an answer has nobody who answers.
+_PATIENCE_S = 180.0
 
 
 class Fate(StrEnum):
@@ -72,47 +74,7 @@ _WEIGHTS = {
 }
 
 
-class _Crowd:
-    """Something that runs an event loop in a thread until it is told to stop."""
-
-    def __init__(self, name: str) -> None:
-        self._thread = threading.Thread(target=self._run, name=name)
-        self._error: BaseException | None = None
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Let everybody finish what they are doing, and wait for them.
-
-        Raises:
-            BaseException: what ended the crowd before.
-        """
-        self._end()
-        self._thread.join(_STOP_S_MAX)
-        assert not self._thread.is_alive(), "the shoppers do not go home"
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._live())
-        except BaseException as error:  # noqa: BLE001 (raised again by `stop`)
-            self._error = error
-
-    async def _live(self) -> None:
-        raise NotImplementedError
-
-    def _end(self) -> None:
-        raise NotImplementedError
-
-
-class RacingLoad(_Crowd):
+class RacingLoad(Crowd):
     """Shoppers who order the same few SKUs, and pay, cancel and forget around the deadline.
 
     Attributes:
@@ -128,6 +90,8 @@ class RacingLoad(_Crowd):
         shoppers_count: int = 40,
         think_s_max: float = 0.6,
         journal: FleetJournal | None = None,
+        extension_s: float = 0.0,
+        cancel_delay_s_max: float = 0.0,
     ) -> None:
         """Let nobody in yet.
 
@@ -138,6 +102,9 @@ class RacingLoad(_Crowd):
             shoppers_count: How many there are at once.
             think_s_max: How long one waits before the next order.
             journal: None begins one.
+            extension_s: How far behind its opening a payment moves the deadline.
+            cancel_delay_s_max: Who pays and cancels does the latter up to so much later: a payment
+                takes a way that a cancellation does not.
         """
         super().__init__("racing shoppers")
         self._fronts = fronts
@@ -146,6 +113,8 @@ class RacingLoad(_Crowd):
         self._order_timeout_s = order_timeout_s
         self._shoppers_count = shoppers_count
         self._think_s_max = think_s_max
+        self._extension_s = extension_s
+        self._cancel_delay_s_max = cancel_delay_s_max
         self.journal = journal if journal is not None else FleetJournal()
         self._over = threading.Event()
         self._home: asyncio.Event | None = None
@@ -209,15 +178,29 @@ class RacingLoad(_Crowd):
         payment_no = None
         if fate not in {Fate.CANCEL, Fate.CANCEL_AT_DEADLINE, Fate.FORGET}:
             payment_no = await shopper.open_payment(note.order_no)
+            if self._extension_s:
+                deadline_s = max(deadline_s, time.monotonic() + self._extension_s)
         if fate.endswith("at_deadline"):
             spread_s = self._draw.uniform(-_DEADLINE_SPREAD_S, _DEADLINE_SPREAD_S)
             await self._wait(deadline_s + spread_s - time.monotonic())
-        acts = []
+        acts: dict[str, Coroutine[None, None, bool]] = {}
         if payment_no is not None:
-            acts.append(shopper.settle(payment_no))
+            acts["pay"] = shopper.settle(payment_no)
         if "cancel" in fate:
-            acts.append(shopper.cancel(note.order_no))
-        await asyncio.gather(*acts)
+            delay_s = self._draw.uniform(0.0, self._cancel_delay_s_max)
+            acts["cancel"] = self._cancel(shopper, note.order_no, delay_s=delay_s)
+        answered = dict(zip(acts, await asyncio.gather(*acts.values()), strict=True))
+        if not answered.get("pay"):
+            return
+        if answered.get("cancel"):
+            self.journal.raced_nos["cancel"].add(note.order_no)
+        if fate.endswith("at_deadline"):
+            self.journal.raced_nos["close"].add(note.order_no)
+
+    async def _cancel(self, shopper: "_Shopper", order_no: str, *, delay_s: float) -> bool:
+        if delay_s:
+            await self._wait(delay_s)
+        return await shopper.cancel(order_no)
 
     async def _wait(self, seconds: float) -> None:
         assert self._home is not None
@@ -265,8 +248,8 @@ class _Shopper:
                 return None
         return None
 
-    async def settle(self, payment_no: str) -> None:
-        """Pay."""
+    async def settle(self, payment_no: str) -> bool:
+        """Pay, and return whether that was acknowledged."""
         response = await self._ask(
             "pay", f"/payments/{payment_no}/sandbox", {"result": "succeeded"}
         )
@@ -274,12 +257,15 @@ class _Shopper:
             answer = response.json()
             if answer["status"] == "succeeded":
                 self.journal.paid_nos.add(answer["payment_no"])
+                return True
+        return False
 
-    async def cancel(self, order_no: str) -> None:
-        """Cancel."""
+    async def cancel(self, order_no: str) -> bool:
+        """Cancel, and return whether it was said what came of it."""
         response = await self._ask("cancel", f"/orders/{order_no}/cancel", {"reason": "a race"})
         if response is not None and response.status_code == 200:
             self.journal.cancelled_nos.add(order_no)
+        return response is not None and response.status_code in {200, 409}
 
     async def _ask(
         self,
@@ -303,7 +289,7 @@ class _Shopper:
         return response
 
 
-class DemoLoad(_Crowd):
+class DemoLoad(Crowd):
     """The shoppers of `orderkeep demo`, a crowd of them at each front.
 
     Attributes:
@@ -351,7 +337,7 @@ class DemoLoad(_Crowd):
                         shopper_count=self._shoppers_count,
                         duration_s=_LONG_S / 10,
                         is_resilient=True,
-                        patience_s=_STOP_S_MAX,
+                        patience_s=_PATIENCE_S,
                         on_acknowledged=self._note,
                     ),
                     tokens=front.token,

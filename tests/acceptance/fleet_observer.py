@@ -135,6 +135,11 @@ class Observer:
         """What came so far."""
         return self._arrivals[:]
 
+    @property
+    def last_at_s(self) -> float:
+        """When the latest came, on the clock `time.monotonic`; 0.0 before the first."""
+        return self._arrivals[-1].at_s if self._arrivals else 0.0
+
     def message_ids(self) -> set[str]:
         """Return the ids of what came so far."""
         return {arrival.message_id for arrival in self.arrivals}

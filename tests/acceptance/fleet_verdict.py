@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
@@ -19,6 +20,8 @@ from tests.servers.own_process import wait_until
 _SHOWN_MAX = 3
 
 _TELL_S = 5.0
+
+_ASKED_AT_ONCE = 8
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,10 +50,14 @@ def settle_unknown(
     """Send every order again whose outcome nobody knows; return what came, and what is wrong."""
     settled, wrong = Settled(), []
     known = books.orders_by_key()
-    with httpx.Client(base_url=f"{front.url}/api/v1", timeout=30.0, trust_env=False) as client:
-        for note in journal.with_outcome(Outcome.UNKNOWN):
+    notes = journal.with_outcome(Outcome.UNKNOWN)
+    with (
+        httpx.Client(base_url=f"{front.url}/api/v1", timeout=30.0, trust_env=False) as client,
+        ThreadPoolExecutor(_ASKED_AT_ONCE) as pool,
+    ):
+        answers = pool.map(lambda note: {_ask_again(client, front, note) for _ in range(2)}, notes)
+        for note, told in zip(notes, answers, strict=True):
             before = known.get((note.user_id, note.key))
-            told = {_ask_again(client, front, note) for _ in range(2)}
             if note.outcome is Outcome.UNKNOWN:
                 wrong.append(f"the key {note.key} gets no verdict: {note.code}")
             elif len(told) > 1 or (before is not None and told != {before}):
@@ -121,16 +128,17 @@ def find_wrong(
     wrong = [_shown(what, subjects) for what, subjects in books.contradictions().items()]
     wrong += [f"{n} dead letters: {it}" for it, n in Counter(books.dead_letters()).items()]
     wrong += [f"ended by itself: {name}" for name in fleet.ended_names()]
-    wrong += _compare_events(books, observer)
+    wrong += as_lines(compare_events(books, observer))
     if journal is not None:
-        wrong += _compare_journal(journal, books)
+        wrong += as_lines(compare_journal(journal, books))
     verified = fleet.front.command("verify", "--quiesced")
     if verified.returncode:
         wrong.append(f"verify exits {verified.returncode}: {verified.stdout} {verified.stderr}")
     return wrong
 
 
-def _compare_events(books: FleetBooks, observer: Observer) -> list[str]:
+def compare_events(books: FleetBooks, observer: Observer) -> dict[str, list[str]]:
+    """Return what the outbox and the observer of `order.events` tell differently."""
     written = books.order_event_ids()
     seen = observer.message_ids()
     found = {
@@ -140,10 +148,11 @@ def _compare_events(books: FleetBooks, observer: Observer) -> list[str]:
         "an event that nobody wrote": seen - written,
         "an event before one of a lower sequence": observer.out_of_order(),
     }
-    return [_shown(what, sorted(subjects)) for what, subjects in found.items() if subjects]
+    return {what: sorted(subjects) for what, subjects in found.items() if subjects}
 
 
-def _compare_journal(journal: FleetJournal, books: FleetBooks) -> list[str]:
+def compare_journal(journal: FleetJournal, books: FleetBooks) -> dict[str, list[str]]:
+    """Return what the clients were told and the books do not bear out, by what it is."""
     by_key, statuses = books.orders_by_key(), books.statuses()
     asked = {(note.user_id, note.key): note for note in journal.orders}
     succeeded = {
@@ -171,7 +180,12 @@ def _compare_journal(journal: FleetJournal, books: FleetBooks) -> list[str]:
         ],
         "a payment that is lost": sorted(journal.paid_nos - succeeded),
     }
-    return [_shown(what, subjects) for what, subjects in found.items() if subjects]
+    return {what: subjects for what, subjects in found.items() if subjects}
+
+
+def as_lines(found: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return findings for a report: what, how many, and a few of them."""
+    return [_shown(what, subjects) for what, subjects in found.items()]
 
 
 def _shown(what: str, subjects: Sequence[str]) -> str:

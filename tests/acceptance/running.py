@@ -213,9 +213,9 @@ class RunningShop:
                 command_line("run"), env=self.environment, stdout=log, stderr=log
             )
 
-    def _is_ready(self) -> bool:
+    def _is_ready(self, *, within_s: float = START_S_MAX) -> bool:
         # Not with httpx: a client of its own for each look costs more than the look.
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=START_S_MAX)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=within_s)
         try:
             connection.request("GET", "/health/ready")
             return connection.getresponse().status == HTTPStatus.OK

@@ -27,8 +27,8 @@ from orderkeep.database.transaction import (
 )
 from orderkeep.database.turns import giving_way
 from tests.condition import eventually
-from tests.integration.database.cutting_proxy import CuttingProxy
 from tests.plain_sql import PostgresPlainSql, run_alone
+from tests.servers.fault_proxy import FaultProxy
 
 _CREATE = """
 CREATE TABLE jars (
@@ -289,7 +289,7 @@ async def test_an_answer_to_commit_that_is_lost_is_said_to_be_unknown(
         runs += 1
         await transaction.execute(_PUT, name=f"a{runs}")
 
-    async with CuttingProxy(url).listening() as proxy:
+    async with FaultProxy(url).listening() as proxy:
         database = engine(proxy.url)
         proxy.cuts_count = 1
 

@@ -19,9 +19,9 @@ from orderkeep.database.transaction import (
     TransactionPoolerError,
 )
 from tests.condition import eventually
-from tests.integration.database.cutting_proxy import CuttingProxy
 from tests.integration.database.pooler import running_pooler
 from tests.plain_sql import PostgresPlainSql, run_alone
+from tests.servers.fault_proxy import FaultProxy
 
 _WRITE = Statement(text("INSERT INTO seen (n) VALUES (:n)"))
 _PID = Statement(text("SELECT pg_backend_pid() AS pid"))
@@ -232,7 +232,7 @@ async def test_a_session_does_not_guess_what_became_of_a_commit(url: str, sql: P
     async def write(transaction) -> None:
         await transaction.execute(_WRITE, n=1)
 
-    async with CuttingProxy(url).listening() as proxy, engine(proxy.url) as database:
+    async with FaultProxy(url).listening() as proxy, engine(proxy.url) as database:
         lost = asyncio.Event()
         session = await database.open_session(on_lost=lost.set)
         proxy.cuts_count = 1

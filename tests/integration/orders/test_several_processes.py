@@ -17,8 +17,8 @@ from orderkeep.orders.place_orders import PlacedOrder
 from orderkeep.orders.sweep import Sweep
 from orderkeep.refusal import Refusal
 from tests.conftest import opened_postgresql
-from tests.integration.database.cutting_proxy import CuttingProxy
 from tests.integration.orders.shop import Shop, payment, request
+from tests.servers.fault_proxy import FaultProxy
 
 SKUS = ("tea", "pot", "mug")
 
@@ -149,13 +149,13 @@ async def test_sweeps_beside_each_other_close_each_order_once(postgresql_url: st
 
 
 @pytest.fixture
-async def proxy(postgresql_url: str) -> AsyncIterator[CuttingProxy]:
-    async with CuttingProxy(postgresql_url).listening() as proxy:
+async def proxy(postgresql_url: str) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(postgresql_url).listening() as proxy:
         yield proxy
 
 
 async def test_a_batch_whose_commit_is_unknown_is_answered_with_the_orders_it_made(
-    proxy: CuttingProxy, postgresql_database: PostgresDatabase
+    proxy: FaultProxy, postgresql_database: PostgresDatabase
 ) -> None:
     beside = Shop(postgresql_database)
     await beside.fill(tea=10)
@@ -176,7 +176,7 @@ async def test_a_batch_whose_commit_is_unknown_is_answered_with_the_orders_it_ma
 
 
 async def test_a_batch_that_stays_unknown_is_no_verdict_and_its_key_answers_later(
-    proxy: CuttingProxy, postgresql_database: PostgresDatabase
+    proxy: FaultProxy, postgresql_database: PostgresDatabase
 ) -> None:
     beside = Shop(postgresql_database)
     await beside.fill(tea=10)
