@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOCK_VENV := build/lock-venv
+BENCH_VENV := build/bench-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check format bench kills fleet cluster faults coverage lock clean
+.PHONY: help install run test check format bench bench-full kills fleet cluster faults coverage lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -49,8 +50,19 @@ format: install ## Put the code into its format, and mend what the linter can me
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## Measure; see bench/.
+bench: install $(BENCH_VENV)/.installed ## Measure, for ten minutes at most; BENCH_ARGS="orders_on_servers".
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-full: install $(BENCH_VENV)/.installed ## Measure for as long as the answers need; BENCH_ARGS as above.
+	$(BIN)/python -m bench --full $(BENCH_ARGS)
+
+# What the peers in bench/peers are made of; the service and its tests need nothing of it.
+$(BENCH_VENV)/.installed: requirements-bench.lock
+	@$(PYTHON) -m venv $(BENCH_VENV)
+	@echo "Installing into $(BENCH_VENV) ..."
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  --requirement requirements-bench.lock
+	@touch $@
 
 kills: install ## Kill a busy shop fifty times, then look whether anything is lost; KILLS_ARGS="--seed 7".
 	$(BIN)/python -m tests.acceptance.kill_runner $(KILLS_ARGS)
@@ -69,7 +81,7 @@ coverage: install ## Run every test and show which lines and branches none of th
 	$(BIN)/coverage report
 
 # Resolved with the oldest Python that is supported: what only newer ones need would be missing
-# otherwise. Run it after every change of a dependency, and commit both files.
+# otherwise. Run it after every change of a dependency, and commit all three files.
 lock: ## Choose the newest allowed versions again and pin them by hash (needs Python 3.11).
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
 	  echo "Locks are made with Python 3.11: make lock PYTHON=python3.11" >&2; exit 2; }
@@ -77,10 +89,13 @@ lock: ## Choose the newest allowed versions again and pin them by hash (needs Py
 	$(LOCK_VENV)/bin/python -m pip install --quiet 'pip-tools>=7.6,<8'
 	$(LOCK_VENV)/bin/python -c 'import tomllib; \
 	  project = tomllib.load(open("pyproject.toml", "rb")); \
-	  print(*project["dependency-groups"]["dev"], sep="\n")' > build/dev.in
+	  groups = project["dependency-groups"]; \
+	  [open(f"build/{name}.in", "w").write("\n".join(groups[name])) for name in ("dev", "bench")]'
 	$(PIP_COMPILE) --output-file requirements.lock pyproject.toml
 	$(PIP_COMPILE) --constraint requirements.lock --output-file requirements-dev.lock \
 	  pyproject.toml build/dev.in
+	$(PIP_COMPILE) --constraint requirements.lock --output-file requirements-bench.lock \
+	  build/bench.in
 
 # No address of an index, and nothing of this machine's set-up of pip, goes into a lock.
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(LOCK_VENV)/bin/pip-compile --quiet --upgrade \

@@ -8,7 +8,7 @@ import pytest
 
 from tests.repo.checkout import ROOT, Finished
 
-TARGETS = ["install", "run", "test", "check", "bench"]
+TARGETS = ["install", "run", "test", "check", "bench", "bench-full"]
 
 # Old enough to be refused, whatever it is asked to do.
 OLD_PYTHON = """#!/bin/sh
@@ -41,7 +41,7 @@ def test_help_lists_every_target() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_target_installs_first_what_it_needs(tmp_path: Path, target: str) -> None:
-    for name in ("pyproject.toml", "requirements-dev.lock"):
+    for name in ("pyproject.toml", "requirements-dev.lock", "requirements-bench.lock"):
         (tmp_path / name).touch()
 
     shown = make("--dry-run", target, folder=tmp_path)

@@ -18,7 +18,7 @@ from tests.repo.checkout import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-LOCKS = ["requirements.lock", "requirements-dev.lock"]
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"]
 
 
 def pins(lock: str) -> dict[str, Version]:
@@ -52,6 +52,22 @@ def test_the_lock_for_development_serves_what_developers_ask_for() -> None:
     )
 
     assert unmet(requirements, lock="requirements-dev.lock") == []
+
+
+def test_the_lock_for_benchmarks_serves_what_their_peers_ask_for() -> None:
+    requirements = wanted(PROJECT["dependency-groups"]["bench"])
+
+    assert unmet(requirements, lock="requirements-bench.lock") == []
+
+
+def test_a_peer_has_the_versions_that_the_service_has() -> None:
+    service = pins("requirements.lock")
+    peer = pins("requirements-bench.lock")
+
+    shared = service.keys() & peer.keys()
+
+    assert {"sqlalchemy", "uvicorn", "uvloop"} <= shared
+    assert {name: peer[name] for name in shared} == {name: service[name] for name in shared}
 
 
 def test_a_requirement_that_the_lock_does_not_serve_is_found() -> None:
