@@ -10,7 +10,7 @@ BENCH_VENV := build/bench-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check format bench bench-full kills fleet cluster faults coverage lock clean
+.PHONY: help install run test check format bench overload bench-full kills fleet cluster faults coverage lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -63,6 +63,8 @@ $(BENCH_VENV)/.installed: requirements-bench.lock
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	  --requirement requirements-bench.lock
 	@touch $@
+overload: install ## Offer five times the orders that can be taken, for two minutes; OVERLOAD_ARGS="--seconds 30".
+	$(BIN)/python -m bench.overload_on_servers $(OVERLOAD_ARGS)
 
 kills: install ## Kill a busy shop fifty times, then look whether anything is lost; KILLS_ARGS="--seed 7".
 	$(BIN)/python -m tests.acceptance.kill_runner $(KILLS_ARGS)

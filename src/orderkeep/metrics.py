@@ -4,9 +4,9 @@ Counters and histograms count what this process does. Gauges are read from the d
 scrape, so they are right whichever process is asked, and right after a restart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from orderkeep.messaging.settling import MessageOutcome
 from orderkeep.status import Status
@@ -24,6 +24,8 @@ class Metrics:
     def __init__(self) -> None:
         """Begin to count in a registry of this object's own."""
         self.registry = CollectorRegistry()
+        # Memory, open files and when the process began, by the names that everybody has them under.
+        ProcessCollector(registry=self.registry)
         self._orders = self._counter("orderkeep_orders", "Order events, by type.", "event")
         self._messages = self._counter(
             "orderkeep_messages", "Messages settled, by queue and outcome.", "queue", "outcome"
@@ -76,6 +78,34 @@ class Metrics:
             "Sent events that their consumer did not have at this process's last look, by queue.",
             "queue",
         )
+
+        self._answers = self._counter(
+            "orderkeep_http_answers", "Answers over HTTP, by status.", "status"
+        )
+        self._answers_by_status: dict[int, Counter] = {}
+        self._in_hand = self._gauge(
+            "orderkeep_http_requests_in_hand", "Requests that this process is working on."
+        )
+
+        self._checks = self._gauge(
+            "orderkeep_check_ok", "1 if what readiness asks is in order, else 0.", "check"
+        )
+
+    def show_checks(self, are_ok: Mapping[str, bool]) -> None:
+        """Show what each check of readiness has found."""
+        for name, is_ok in are_ok.items():
+            self._checks.labels(name).set(is_ok)
+
+    def count_answer(self, status: int) -> None:
+        """Count one answer over HTTP."""
+        counter = self._answers_by_status.get(status)
+        if counter is None:
+            counter = self._answers_by_status[status] = self._answers.labels(str(status))
+        counter.inc()
+
+    def watch_in_hand(self, count_in_hand: Callable[[], int]) -> None:
+        """Ask for the number of requests in hand at each scrape."""
+        self._in_hand.set_function(count_in_hand)
 
     def note_missing(self, queue: str, *, missing_count: int, resent_count: int) -> None:
         """Note what a look after sent events has found."""

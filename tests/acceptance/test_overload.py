@@ -1,9 +1,12 @@
 """A crowd wants what somebody holds: it is told to come again, and nobody else suffers."""
 
 import asyncio
+import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -12,8 +15,9 @@ import asyncpg
 import httpx
 import pytest
 
+from bench.open_load import OpenJob, run_open_load
 from tests.acceptance.buyer import Buyer
-from tests.acceptance.fleet import Fleet, fleet_settings
+from tests.acceptance.fleet import Fleet, Member, fleet_settings
 from tests.acceptance.running import RunningShop
 from tests.servers.availability import (
     fresh_vhost,
@@ -123,4 +127,72 @@ def test_cancels_and_payments_go_on_while_new_orders_are_refused_and_then_all_is
             verified = shop.command("verify")
 
     assert crowd.retry_after == {"1"}
+    assert verified.returncode == 0, verified.stdout
+
+
+ORDERS_IN_HAND_MAX = 512
+
+IN_HAND = re.compile(r"^orderkeep_http_requests_in_hand (\d+)", re.MULTILINE)
+REFUSED = re.compile(r'^orderkeep_http_answers_total\{status="503"\} (\d+)', re.MULTILINE)
+
+
+def flood_of(shop: RunningShop, *, sku_id: str) -> OpenJob:
+    """Return a few seconds of orders at a rate that heeds no answer, from strangers."""
+    return {
+        "host": "127.0.0.1",
+        "port": shop.port,
+        "requests_per_s": 400.0,
+        "duration_s": 4.0,
+        "connection_count_max": 1500,
+        "key_prefix": "flood",
+        "tokens": [shop.token(f"stranger-{number}") for number in range(16)],
+        "bodies": [json.dumps({"items": [{"sku_id": sku_id, "quantity": 1}]})],
+    }
+
+
+def number_in(shop: Member, pattern: re.Pattern[str]) -> int:
+    """Return a number that the process shows, 0 if it shows none."""
+    found = pattern.search(shop.metrics())
+    return int(found[1]) if found else 0
+
+
+def test_a_flood_is_refused_beyond_a_bound_and_those_who_came_before_are_served(
+    tmp_path: Path,
+) -> None:
+    with (
+        new_database(postgresql_server()) as database_url,
+        fresh_vhost(rabbitmq_server()) as broker_url,
+        Fleet(
+            tmp_path, fleet_settings(database_url=database_url, broker_urls=[broker_url])
+        ) as fleet,
+        ThreadPoolExecutor(1) as background,
+    ):
+        shop = fleet.start_serve()
+        fleet.start_work()
+        shop.put_sku("tea", stock=100_000)
+        shop.put_sku("pot", stock=100)
+        with Buyer(shop, "ann") as ann:
+            paid, cancelled = (ann.order({"pot": 1})["order_no"] for _ in range(2))
+            payment_no = ann.open_payment(paid)["payment_no"]
+            with held_stock(database_url, "tea"):
+                flood = background.submit(run_open_load, flood_of(shop, sku_id="tea"))
+                shop.wait_until(lambda: number_in(shop, REFUSED) >= 50, "many are refused")
+                in_hand_counts = [number_in(shop, IN_HAND)]
+                assert ann.cancel(cancelled)["status"] == "cancelled"
+                ann.settle(payment_no)
+                ann.wait_for(paid, "paid")
+                in_hand_counts.append(number_in(shop, IN_HAND))
+            seconds = flood.result()
+            later = ann.order({"tea": 1})
+            assert ann.see(later["order_no"])["status"] == "pending_payment"
+        verified = shop.command("verify")
+
+    answers = Counter[str]()
+    for second in seconds:
+        answers.update(second["answers"])
+    # A scrape, and one of the buyer's own requests, may be in hand as well.
+    assert max(in_hand_counts) <= ORDERS_IN_HAND_MAX + 2
+    assert answers.keys() <= {"201", "503"}
+    assert answers["503"] >= 50
+    assert sum(second["without_retry_after"] for second in seconds) == 0
     assert verified.returncode == 0, verified.stdout

@@ -59,7 +59,12 @@ async def issue_token(request: BuyerRequest, order_desk: Orders) -> TokenAnswer:
     return TokenAnswer(token=token, expires_in_s=int(order_desk.token_ttl_s))
 
 
-@post("/orders", opt=_USER, tags=["Orders"], summary="Place an order")
+@post(
+    "/orders",
+    opt={**_USER, "goes_last": True},
+    tags=["Orders"],
+    summary="Place an order",
+)
 async def place_order(
     request: BuyerRequest,
     data: JSONBody[PlaceOrderBody],

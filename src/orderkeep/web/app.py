@@ -15,18 +15,23 @@ from prometheus_client import CollectorRegistry
 
 from orderkeep.web.auth import Admission, TokenAuthenticator
 from orderkeep.web.docs_page import docs_handlers
+from orderkeep.web.door import Door
 from orderkeep.web.gate import Gate
 from orderkeep.web.health import Readiness, health_handlers
 from orderkeep.web.json_request import BODY_BYTES_MAX, JsonRequest
 from orderkeep.web.openapi import openapi_json
 from orderkeep.web.problems import answer_problem
-from orderkeep.web.route_rules import find_first_paths, read_rules
+from orderkeep.web.route_rules import find_paths, read_rules
 
 API_BASE = "/api/v1"
 
-# Enough for every client of a busy process, each with one request; far below what would exhaust
-# memory at 64 KiB of body each.
-REQUESTS_IN_HAND_MAX = 1024
+# Four full batches of orders keep the intake busy. More would only make each wait longer, and the
+# loop stand still for longer when a crowd comes at once.
+LAST_IN_HAND_MAX = 512
+
+# With what takes little, such as a look at an order. Far below what would exhaust memory at 64 KiB
+# of body each.
+REQUESTS_IN_HAND_MAX = 640
 
 # Beyond them: what frees stock or brings money is served while everybody else is told to wait.
 FIRST_IN_HAND_MAX = 128
@@ -44,8 +49,10 @@ class WebParts:
         version: The release.
         new_request_id: Draws an id for a request that brings none: 1 to 64 of `[A-Za-z0-9._:-]`.
         requests_in_hand_max: One more request than that is answered 503 `overloaded`.
+        last_in_hand_max: Likewise one that goes last; None is no lower bound than the other.
         first_in_hand_max: So many requests that go first are served beyond that.
         logs_requests: Write a line, at `debug`, for each request.
+        count_answer: Told the status of each answer.
     """
 
     route_handlers: Sequence[ControllerRouterHandler]
@@ -57,8 +64,10 @@ class WebParts:
     version: str
     new_request_id: Callable[[], str]
     requests_in_hand_max: int = REQUESTS_IN_HAND_MAX
+    last_in_hand_max: int | None = LAST_IN_HAND_MAX
     first_in_hand_max: int = FIRST_IN_HAND_MAX
     logs_requests: bool = False
+    count_answer: Callable[[int], None] = lambda _status: None
 
 
 class WebApp:
@@ -93,14 +102,22 @@ class WebApp:
             logging_config=None,
         )
         read_rules(application.routes, expected_hook=application.before_request)
-        self.asgi: ASGIApp = Gate(
-            application,
+        self.door = Door(
             new_request_id=parts.new_request_id,
             requests_in_hand_max=parts.requests_in_hand_max,
-            goes_first=find_first_paths(application.routes),
+            goes_first=find_paths(application.routes, option="goes_first"),
+            goes_last=find_paths(application.routes, option="goes_last"),
+            last_in_hand_max=parts.last_in_hand_max,
             first_in_hand_max=parts.first_in_hand_max,
-            logs_requests=parts.logs_requests,
+            count_answer=parts.count_answer,
         )
+        self._gate = Gate(application, door=self.door, logs_requests=parts.logs_requests)
+        self.asgi: ASGIApp = self._gate
+
+    @property
+    def requests_in_hand_count(self) -> int:
+        """Requests that were let in and are not answered yet."""
+        return self._gate.requests_in_hand_count
 
     @cached_property
     def openapi_json(self) -> bytes:

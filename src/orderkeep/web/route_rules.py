@@ -117,27 +117,28 @@ def read_rules(routes: Iterable[BaseRoute], *, expected_hook: object) -> None:
                 handler.opt[RULES] = _rules_of(handler, route)
 
 
-def find_first_paths(routes: Iterable[BaseRoute]) -> Callable[[str, str], bool]:
-    """Return what tells, by method and path, whether a request goes before others.
+def find_paths(routes: Iterable[BaseRoute], *, option: str) -> Callable[[str, str], bool]:
+    """Return what tells, by method and path, whether the handler of a request has the option.
 
-    A handler declares so by `opt["goes_first"]`: what it does frees stock or brings money. The
-    answer is needed before the request is routed.
+    By `opt["goes_first"]` a handler declares that what it does frees stock or brings money, by
+    `opt["goes_last"]` that it makes more of both to do. The answer is needed before the request is
+    routed.
     """
     patterns = [
         (method, re.compile(re.sub(r"\{[^}]*\}", "[^/]+", route.path_format)))
         for route in routes
         if isinstance(route, HTTPRoute)
         for handler in route.route_handlers
-        if handler.opt.get("goes_first")
+        if handler.opt.get(option)
         for method in handler.http_methods
     ]
 
-    def goes_first(method: str, path: str) -> bool:
+    def has_option(method: str, path: str) -> bool:
         return any(
             method == each and pattern.fullmatch(path) is not None for each, pattern in patterns
         )
 
-    return goes_first
+    return has_option
 
 
 def rules_of(connection: ASGIConnection[Any, Any, Any, Any]) -> RouteRules:

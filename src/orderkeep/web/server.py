@@ -1,8 +1,7 @@
 """Serves an ASGI application over HTTP inside an event loop that somebody else owns.
 
 The port is taken before anything starts, so that a port in use is one clear error and not half a
-service. Signals belong to whoever runs the loop: the server stops when it is told to. A client that
-sends endless headers, or too slowly, is cut off: it may not hold memory or a place for ever.
+service. Signals belong to whoever runs the loop: the server stops when it is told to.
 """
 
 import asyncio
@@ -12,24 +11,18 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import structlog
 import uvicorn
 from litestar.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-log = structlog.get_logger()
+from orderkeep.web.connection import KEEP_ALIVE_S, BoundedConnection
+from orderkeep.web.door import Door
 
 # Connections that wait to be accepted; the kernel cuts it to its own limit.
 _BACKLOG = 2048
-
-# Longer than load balancers keep an idle connection, which must not reuse one that is closing.
-_KEEP_ALIVE_S = 75
-
-# Ten times what a browser sends; llhttp itself has no limit.
-HEAD_BYTES_MAX = 64 * 1024
-
-# From the first byte to the last of a request: 64 KiB take half that at 4 KiB/s.
-REQUEST_ARRIVAL_S = 30.0
+# libuv accepts one connection for each turn of the loop and each descriptor. While a turn takes
+# tens of milliseconds that is too few: those who come wait in the kernel, where nobody refuses
+# them, until it drops them too. Each further descriptor is of the same port.
+_ACCEPTED_COUNT_MAX = 32
 
 
 class PortInUseError(Exception):
@@ -87,20 +80,27 @@ def listen(host: str, port: int, *, variable: str = "ORDERKEEP_HTTP_PORT") -> Li
 
 
 async def serve(
-    application: ASGIApp, listener: Listener, *, stop: asyncio.Event, shutdown_s: float
+    application: ASGIApp,
+    listener: Listener,
+    *,
+    stop: asyncio.Event,
+    shutdown_s: float,
+    door: Door | None = None,
 ) -> None:
     """Serve until told to stop; then finish what is in hand, and close.
 
     Args:
-        application: Answers the requests.
+        application: Answers the requests that are let in.
+        door: Says which are; None lets all in.
         listener: The port, as `listen` took it; closed at the end.
         stop: Set to end: no further connection is taken from then on.
         shutdown_s: How long requests in hand may take to finish; then they are cancelled.
     """
+    connection = type("Connection", (BoundedConnection,), {"door": door})
     server = _Server(
         uvicorn.Config(
             application,
-            http=_BoundedProtocol,
+            http=connection,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -109,12 +109,13 @@ async def serve(
             server_header=False,
             # Nothing here trusts what a header says of the client's address.
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
     # uvicorn counts whole seconds, of which ours may be a fraction.
     server.config.timeout_graceful_shutdown = shutdown_s  # type: ignore[assignment]  # reason: it only hands it to asyncio.wait_for
-    serving = asyncio.ensure_future(server.serve(sockets=[listener.socket]))
+    sockets = [listener.socket, *(listener.socket.dup() for _ in range(_ACCEPTED_COUNT_MAX - 1))]
+    serving = asyncio.ensure_future(server.serve(sockets=sockets))
     stopping = asyncio.ensure_future(stop.wait())
     try:
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -123,55 +124,8 @@ async def serve(
     finally:
         stopping.cancel()
         serving.cancel()
-        listener.close()
-
-
-class _BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's connection, with bounds on how large a request's head is and how long it takes."""
-
-    _deadline: asyncio.TimerHandle | None = None
-    _is_in_head = False
-    _head_bytes_count = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # reason: as uvicorn has it
-        super().connection_made(transport)
-        self._set_deadline()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._clear_deadline()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._is_in_head:
-            self._head_bytes_count = 0
-            return
-        self._head_bytes_count += len(data)
-        if self._head_bytes_count > HEAD_BYTES_MAX:
-            log.warning("request_head_too_large")
-            self.send_400_response("The headers are too large.")
-
-    def on_message_begin(self) -> None:
-        self._is_in_head = True
-        self._set_deadline()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._clear_deadline()
-        super().on_message_complete()
-
-    def _set_deadline(self) -> None:
-        self._clear_deadline()
-        self._deadline = self.loop.call_later(REQUEST_ARRIVAL_S, self.transport.close)
-
-    def _clear_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        for each in sockets:
+            each.close()
 
 
 class _Server(uvicorn.Server):

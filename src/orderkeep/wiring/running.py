@@ -58,7 +58,9 @@ async def run_shop(
     ]
     announcing = asyncio.create_task(_announce_shutdown(shop.readiness, stop=stop))
     try:
-        await serve(shop.app.asgi, listener, stop=stop, shutdown_s=shutdown_s / 2)
+        await serve(
+            shop.app.asgi, listener, stop=stop, shutdown_s=shutdown_s / 2, door=shop.app.door
+        )
     finally:
         announcing.cancel()
         stop_loops.set()

@@ -20,7 +20,7 @@ from orderkeep.web.app import WebApp, WebParts, build_app
 from orderkeep.web.audit import AuditDesk
 from orderkeep.web.audit_routes import ROUTE_HANDLERS as AUDIT_ROUTES
 from orderkeep.web.auth import TokenAuthenticator
-from orderkeep.web.health import Readiness
+from orderkeep.web.health import Health, Readiness
 from orderkeep.web.operations import OperationsDesk, ServiceMessages
 from orderkeep.web.queues import ROUTE_HANDLERS as QUEUE_ROUTES
 from orderkeep.web.queues import InboundQueue
@@ -134,6 +134,7 @@ def build_shop(
             jwt_secret=jwt_secret,
         )
     )
+    metrics.watch_in_hand(lambda: app.requests_in_hand_count)
     return Shop(
         app=app,
         readiness=readiness,
@@ -181,6 +182,11 @@ def _web_parts(
     status_reader = build_status_reader(settings, outboxes)
 
     async def refresh_metrics() -> None:
+        # First what can be told without the database as well.
+        found = await readiness.ask()
+        metrics.show_checks(
+            {name: check.status is Health.OK for name, check in found.checks.items()}
+        )
         metrics.show(await database.read(status_reader.read_gauges))
 
     async def read_status() -> object:
@@ -205,6 +211,7 @@ def _web_parts(
         version=version("orderkeep"),
         new_request_id=chance.new_uuid,
         logs_requests=settings.log_level == "debug",
+        count_answer=metrics.count_answer,
     )
 
 

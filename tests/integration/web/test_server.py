@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from orderkeep.web.door import Door
 from orderkeep.web.gate import Gate
 from orderkeep.web.server import Listener, PortInUseError, listen, serve
 from tests.unit.web.small_shop import Shop
@@ -136,7 +137,8 @@ def is_refused(port: int) -> bool:
 
 async def test_what_does_not_finish_in_time_is_cancelled() -> None:
     until, arrived = asyncio.Event(), asyncio.Event()
-    gate = Gate(held(until, arrived), new_request_id=lambda: "drawn-id", requests_in_hand_max=10)
+    door = Door(new_request_id=lambda: "drawn-id", requests_in_hand_max=10)
+    gate = Gate(held(until, arrived), door=door)
     async with (
         serving(gate, shutdown_s=0.05) as (listener, stop, task),
         httpx.AsyncClient(base_url=listener.url) as client,
@@ -211,7 +213,7 @@ async def test_headers_of_a_sane_length_are_read(shop: Shop) -> None:
 async def test_a_request_that_does_not_come_to_its_end_is_cut_off(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, request_: bytes
 ) -> None:
-    monkeypatch.setattr("orderkeep.web.server.REQUEST_ARRIVAL_S", 0.05)
+    monkeypatch.setattr("orderkeep.web.connection.REQUEST_ARRIVAL_S", 0.05)
     async with serving(shop.build().asgi) as (listener, _, _):
         answer = await read_to_the_end(listener, request_)
 

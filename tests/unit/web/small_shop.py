@@ -165,6 +165,7 @@ class Shop:
     issuer: str | None = None
     requests_in_hand_max: int = 100
     logs_requests: bool = False
+    count_answer: Callable[[int], None] = lambda _status: None
     route_handlers: Sequence[ControllerRouterHandler] = field(
         default_factory=lambda: ROUTE_HANDLERS
     )
@@ -199,10 +200,14 @@ class Shop:
                 new_request_id=lambda: "drawn-id",
                 requests_in_hand_max=self.requests_in_hand_max,
                 logs_requests=self.logs_requests,
+                count_answer=self.count_answer,
             )
         )
 
     def client(self) -> httpx.AsyncClient:
-        application: Any = self.build().asgi  # httpx's own type is narrower
+        return self.client_of(self.build())
+
+    def client_of(self, app: WebApp) -> httpx.AsyncClient:
+        application: Any = app.asgi  # httpx's own type is narrower
         transport = httpx.ASGITransport(application, raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://shop")

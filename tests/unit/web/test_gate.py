@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from orderkeep.database.turns import Turns
+from orderkeep.web.door import Door
 from orderkeep.web.gate import Gate
 from tests.unit.web.small_shop import Shop
 
@@ -18,13 +19,13 @@ Message = dict[str, object]
 def client_of(
     application: Any, *, requests_in_hand_max: int = 10, first_in_hand_max: int = 0
 ) -> httpx.AsyncClient:
-    gate: Any = Gate(
-        application,
+    door = Door(
         new_request_id=lambda: "drawn-id",
         requests_in_hand_max=requests_in_hand_max,
         goes_first=lambda method, path: (method, path) == ("POST", "/cancel"),
         first_in_hand_max=first_in_hand_max,
     )
+    gate: Any = Gate(application, door=door)
     transport = httpx.ASGITransport(gate, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://shop")
 
@@ -153,7 +154,8 @@ async def test_an_error_in_the_middle_of_an_answer_breaks_it_off() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    gate: Any = Gate(application, new_request_id=lambda: "drawn-id", requests_in_hand_max=1)
+    door = Door(new_request_id=lambda: "drawn-id", requests_in_hand_max=1)
+    gate: Any = Gate(application, door=door)
     scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
 
     with pytest.raises(RuntimeError, match="too late"):

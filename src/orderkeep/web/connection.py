@@ -1,0 +1,196 @@
+"""A connection to a client: uvicorn's, with bounds, and refusals that cost little.
+
+A client that sends endless headers, or too slowly, is cut off: it may not hold memory or a place
+for ever. For whom the door has no place, the answer is written as soon as that is known, without a
+task and, where the whole request is there already, without parsing it: what a flood of refusals
+takes is taken from those who are served.
+
+Invariant: answers leave in the order of their requests. A request that follows another whose answer
+is still to come is never refused here; it waits for its turn, and the application decides.
+"""
+
+import asyncio
+import re
+
+import httptools
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from orderkeep.web.door import Door, Refused
+
+log = structlog.get_logger()
+
+# Longer than load balancers keep an idle connection, which must not reuse one that is closing.
+KEEP_ALIVE_S = 75
+
+# Ten times what a browser sends; llhttp itself has no limit.
+HEAD_BYTES_MAX = 64 * 1024
+
+# From the first byte to the last of a request: 64 KiB take half that at 4 KiB/s.
+REQUEST_ARRIVAL_S = 30.0
+
+_HEAD_END = b"\r\n\r\n"
+_REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[A-Za-z0-9/._~-]*)(?:\?[!-~]*)? HTTP/1\.1\r\n")
+_LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})(?=\r\n)")
+
+# Where one of these is said, what belongs to the request is for the parser to tell.
+_UNCLEAR = (b"\r\ntransfer-encoding", b"\r\nupgrade", b"\r\nexpect")
+_CONNECTION = b"\r\nconnection"
+_KEEP_ALIVE = b"\r\nconnection: keep-alive\r\n"
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """One connection.
+
+    Attributes:
+        door: Says who is let in; None lets everybody in. The same for all connections of a server.
+    """
+
+    door: Door | None = None
+
+    # The connection is closed then, unless something else happens before.
+    _closes_at_s: float | None = None
+    _closing: asyncio.TimerHandle | None = None
+    _is_in_message = False
+    _is_refused = False
+    _is_in_head = False
+    _head_bytes_count = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # reason: as uvicorn has it
+        super().connection_made(transport)
+        self._close_within(REQUEST_ARRIVAL_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closes_at_s = None
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_in_message and self._refuse_at_a_glance(data):
+            return
+        super().data_received(data)
+        if not self._is_in_head:
+            self._head_bytes_count = 0
+            return
+        self._head_bytes_count += len(data)
+        if self._head_bytes_count > HEAD_BYTES_MAX:
+            log.warning("request_head_too_large")
+            self.send_400_response("The headers are too large.")
+
+    def on_message_begin(self) -> None:
+        self._is_in_message = self._is_in_head = True
+        self._is_refused = False
+        self._close_within(REQUEST_ARRIVAL_S)
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        refused = self._find_refusal()
+        if refused is None:
+            super().on_headers_complete()
+            return
+        self._is_refused = True
+        stays_open = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        self._write(refused, stays_open=stays_open)
+
+    def on_body(self, body: bytes) -> None:
+        if not self._is_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._is_in_message = False
+        if self._is_refused:
+            self._close_within(KEEP_ALIVE_S)
+            return
+        self._closes_at_s = None
+        super().on_message_complete()
+
+    def _find_refusal(self) -> Refused | None:
+        """Return what the request, whose headers are known, is answered at the door, or None."""
+        door = self.door
+        if door is None or door.is_open_to_all(len(self.tasks)) or not self._may_answer():
+            return None
+        method = self.parser.get_method().decode("ascii")
+        path = httptools.parse_url(self.url).path.decode("ascii")
+        # Whoever asks with HEAD must not be sent a body: that is rare, and the application can.
+        if method == "HEAD" or door.lets_in(method, path, in_hand_count=len(self.tasks)):
+            return None
+        return door.refuse(self.headers)
+
+    def _refuse_at_a_glance(self, data: bytes) -> bool:
+        """Refuse the request if all of it, and nothing else, is there, and the door is shut to it.
+
+        What is unclear in any way is left to the parser: nothing here is laxer than that.
+        """
+        door = self.door
+        if door is None or door.is_open_to_all(len(self.tasks)) or not self._may_answer():
+            return False
+        line = _REQUEST_LINE.match(data)
+        end = data.find(_HEAD_END) + 2
+        if line is None or end < len(_HEAD_END):
+            return False
+        if not _is_clear(data[line.end() - 2 : end].lower(), length=len(data) - end - 2):
+            return False
+        method, path = line[1].decode(), line[2].decode()
+        if method == "HEAD" or door.lets_in(method, path, in_hand_count=len(self.tasks)):
+            return False
+        self._unset_keepalive_if_required()
+        self._write(door.refuse(_headers_of(data[line.end() : end])), stays_open=True)
+        self._close_within(KEEP_ALIVE_S)
+        return True
+
+    def _may_answer(self) -> bool:
+        """Return whether it is this request's turn, and the client reads what it is answered."""
+        is_answered = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # reason: uvicorn has None at first
+        return is_answered and not self.pipeline and not self.flow.write_paused
+
+    def _write(self, refused: Refused, *, stays_open: bool) -> None:
+        end = b"\r\n" if stays_open else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join((refused.head, end, refused.body)))
+        if not stays_open:
+            self.transport.close()
+
+    def _close_within(self, limit_s: float) -> None:
+        """Close the connection after so long, unless this, or the end of a request, comes before.
+
+        A timer is moved only where it would come too late: one for each request is dear.
+        """
+        self._closes_at_s = closes_at_s = self.loop.time() + limit_s
+        if self._closing is not None:
+            if self._closing.when() <= closes_at_s:
+                return
+            self._closing.cancel()
+        self._closing = self.loop.call_at(closes_at_s, self._close_if_due)
+
+    def _close_if_due(self) -> None:
+        self._closing = None
+        if self._closes_at_s is None:
+            return
+        if self.loop.time() >= self._closes_at_s:
+            self.transport.close()
+            return
+        self._closing = self.loop.call_at(self._closes_at_s, self._close_if_due)
+
+
+def _is_clear(head: bytes, *, length: int) -> bool:
+    """Return whether so many bytes behind the head are, without any doubt, all of its body.
+
+    Args:
+        head: In lower case, from the end of the request line to that of the last header.
+    """
+    lengths: list[bytes] = _LENGTH.findall(head)
+    if len(lengths) > 1 or head.count(b"\r\ncontent-length") != len(lengths):
+        return False
+    if any(word in head for word in _UNCLEAR) or head.count(_CONNECTION) != head.count(_KEEP_ALIVE):
+        return False
+    return length == (int(lengths[0]) if lengths else 0)
+
+
+def _headers_of(head: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the one header that a refusal looks at, if the head has it."""
+    if b"x-request-id" not in head.lower():
+        return []
+    lines = [line.partition(b":") for line in head.split(b"\r\n")]
+    return [(name.lower(), value.strip(b" \t")) for name, _, value in lines]
