@@ -43,6 +43,10 @@ log = structlog.get_logger()
 
 _DAY_S = 86_400.0
 
+# Between two tries to begin, while the database is away: well below the grace, for what is sent
+# longer before the beginning is never looked for.
+_BEGIN_PAUSE_S = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconciliationPolicy:
@@ -109,14 +113,15 @@ class Reconciliation:
         self._note_missing = note_missing
         self._policy = policy or ReconciliationPolicy()
         self._routes = Routes(topology)
+        self._has_begun = False
         self._lookups = [
             SentEvents(outbox.tables, receiver, routes=routes_to(receiver.queue, topology))
             for receiver in receivers
         ]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look again and again until the stop event is set."""
-        while not await is_set_within(stop, timeout_s=self._policy.interval_s):
+        """Look again and again until the stop event is set; the first time at once."""
+        while not stop.is_set():
             try:
                 await self.reconcile_once(stop)
             except (StoreUnavailableError, BrokerUnavailableError) as error:
@@ -125,6 +130,9 @@ class Reconciliation:
                     outbox=self._outbox.tables.service,
                     error=str(error),
                 )
+            # What is sent before the beginning is not looked for: it must not wait for a look.
+            pause_s = self._policy.interval_s if self._has_begun else _BEGIN_PAUSE_S
+            await is_set_within(stop, timeout_s=pause_s)
 
     async def reconcile_once(self, stop: asyncio.Event) -> int:
         """Look for all that was sent since the last time, and return how much was sent again.
@@ -133,6 +141,9 @@ class Reconciliation:
             StoreUnavailableError: the database is away; the pages before are done.
             BrokerUnavailableError: the broker is; likewise.
         """
+        if not self._has_begun:
+            await self._database.transact(self._begin)
+            self._has_begun = True
         resent_count = 0
         for lookup in self._lookups:
             resent_count += await self._reconcile(lookup, stop)
@@ -182,11 +193,10 @@ class Reconciliation:
     async def _read_page(self, lookup: SentEvents) -> _Page:
         policy = self._policy
 
-        async def read(transaction: ReadTransaction) -> _Page | None:
+        async def read(transaction: ReadTransaction) -> _Page:
             now = await transaction.now()
             place = await lookup.find_place(transaction)
-            if place is None:
-                return None
+            assert place is not None, "it has begun"
             oldest = Place(sent_at=after(now, seconds=-policy.lookback_s), row_id=0)
             place = max(place, oldest, key=lambda each: (each.sent_at, each.row_id))
             rows = await lookup.read_sent(
@@ -195,17 +205,18 @@ class Reconciliation:
             missing = await lookup.read_missing(transaction, self._reaching(lookup, rows))
             return _Page(place=place, rows=rows, missing=missing)
 
-        page = await self._database.read(read)
-        if page is not None:
-            return page
+        return await self._database.read(read)
 
-        async def begin(transaction: Transaction) -> _Page:
-            now = await transaction.now()
-            place = Place(sent_at=after(now, seconds=-policy.grace_s), row_id=0)
+    async def _begin(self, transaction: Transaction) -> None:
+        """Let everything sent up to now count as accounted for, where nobody has begun yet.
+
+        For all consumers at once: were each begun at its first look, one look that fails would
+        leave what was sent to the others meanwhile behind.
+        """
+        now = await transaction.now()
+        place = Place(sent_at=after(now, seconds=-self._policy.grace_s), row_id=0)
+        for lookup in self._lookups:
             await lookup.begin(transaction, place=place)
-            return _Page(place=place, rows=[], missing=[])
-
-        return await self._database.transact(begin)
 
     async def _pass(self, lookup: SentEvents, page: _Page, *, resendable: Sequence[Row]) -> int:
         """Note how far everything is accounted for; send again what is missed."""

@@ -5,7 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from orderkeep.messaging import Receiver, Reconciliation, ReconciliationPolicy
+from orderkeep.messaging import (
+    BrokerUnavailableError,
+    Receiver,
+    Reconciliation,
+    ReconciliationPolicy,
+)
 from orderkeep.messaging.receipts import Receipts, count_receipts
 from orderkeep.messaging.sent_events import PAGE_COUNT
 from tests.integration.messaging.shop_kernel import (
@@ -229,6 +234,28 @@ async def test_two_who_look_at_once_send_again_once(shop: Shop):
     assert sum(resent_counts) == 1
     rows = await shop.rows("SELECT id FROM shop_outbox WHERE state = 'pending'")
     assert len(rows) == 1
+
+
+async def test_it_begins_for_all_consumers_at_once_though_the_first_look_fails(shop: Shop):
+    """What is sent after the start is looked for, whatever the look at another queue met."""
+
+    class AwayBroker:
+        async def ready_count(self, queue: str) -> int:
+            message = f"nobody tells how much is in {queue}"
+            raise BrokerUnavailableError(message)
+
+    await Looking(shop, queues=("letters",)).begin()
+    await shop.append(parcel(1, route="letters"))
+    await shop.dispatch_once()
+    await lose(shop, queue="letters")
+    looking = Looking(shop, queues=("letters", "parcels"))
+    looking._reconciliation._broker = AwayBroker()  # type: ignore[assignment]  # asked no more
+
+    with pytest.raises(BrokerUnavailableError):
+        await looking.look()
+
+    begun = await shop.rows("SELECT consumer FROM shop_reconciled ORDER BY consumer")
+    assert [row["consumer"] for row in begun] == ["letters", "parcels"]
 
 
 async def test_it_goes_on_looking_until_it_is_told_to_stop(shop: Shop, looking: Looking):
