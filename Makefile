@@ -10,7 +10,7 @@ BENCH_VENV := build/bench-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check format bench overload bench-full kills fleet cluster faults coverage lock clean
+.PHONY: help install run test check format bench overload bench-full kills simulate fleet cluster faults coverage lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,9 @@ overload: install ## Offer five times the orders that can be taken, for two minu
 
 kills: install ## Kill a busy shop fifty times, then look whether anything is lost; KILLS_ARGS="--seed 7".
 	$(BIN)/python -m tests.acceptance.kill_runner $(KILLS_ARGS)
+
+simulate: install ## Run a thousand simulated worlds of faults, for ten minutes at most; SIMULATE_ARGS="--seed 7 --trace".
+	$(BIN)/python -m tests.simulation $(SIMULATE_ARGS)
 
 fleet: install ## Load several processes for a quarter of an hour and take their servers away; FLEET_ARGS="--only broker".
 	$(BIN)/python -m tests.acceptance.fleet_runner $(FLEET_ARGS)

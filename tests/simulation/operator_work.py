@@ -1,0 +1,72 @@
+"""What a person does when the alarms ring: judges payment cases, and replays dead letters."""
+
+from orderkeep.database.audit import Act
+from orderkeep.messaging.dead_letter import DeadLetterFilter
+from orderkeep.orders.case_desk import CaseWithRefund
+from orderkeep.orders.case_resolution import CaseAction, CaseState
+from orderkeep.orders.resolve_cases import ResolveCase
+from orderkeep.refusal import Refusal
+from tests.simulation.clients import NotAskedError, UnknownOutcomeError
+from tests.simulation.dice import stream
+from tests.simulation.process import Process
+from tests.simulation.world import World
+
+_ACT = Act(actor="operator", reason="the money was looked up at the bank")
+
+
+class Operator:
+    """One operator of one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._draws = stream(world.seed, "operator")
+
+    async def settle_cases(self) -> None:
+        """Decide every open case: money is taken for the order, or goes back."""
+
+        async def read(process: Process) -> list[CaseWithRefund]:
+            return list(
+                await process.cases.list(state=CaseState.OPEN, before=None, limit_count=100)
+            )
+
+        try:
+            found = await self._world.front.ask(read, draws=self._draws)
+        except (NotAskedError, UnknownOutcomeError):
+            return
+        for each in found:
+            wishes = [CaseAction.REFUND]
+            if self._draws.random() < 0.4:
+                wishes.insert(0, CaseAction.ACCEPT)
+            for action in wishes:
+                if await self._resolve(each.case.case_id, action):
+                    break
+
+    async def _resolve(self, case_id: int, action: CaseAction) -> bool:
+        wish = ResolveCase(case_id=case_id, action=action, act=_ACT)
+        try:
+            await self._world.front.ask(
+                lambda process: process.cases.resolve(wish), draws=self._draws
+            )
+        except (NotAskedError, UnknownOutcomeError):
+            return True
+        except Refusal:
+            # An order that cannot take the money any more: it goes back.
+            return False
+        return True
+
+    async def replay_dead_letters(self) -> None:
+        """Send everything that is set aside to its queue again, for one service after the other."""
+
+        async def replay(process: Process) -> None:
+            for letters in process.dead_letters:
+
+                async def work(transaction, letters=letters):
+                    now = await transaction.now()
+                    return await letters.replay(transaction, DeadLetterFilter(), now=now)
+
+                await process.database.transact(work)
+
+        try:
+            await self._world.front.ask(replay, draws=self._draws)
+        except (NotAskedError, UnknownOutcomeError):
+            return
