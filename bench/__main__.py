@@ -20,12 +20,15 @@ from typing import Any
 from bench import (
     arrival_on_servers,
     closing_lateness,
+    closing_on_servers,
     dispatch_on_servers,
+    flow_on_servers,
     orders_on_servers,
     orders_over_http,
     outbox_dispatch,
     payments_on_servers,
     peer_on_servers,
+    soak_on_servers,
 )
 from bench.figures import SkippedError, keep, load, machine, say
 from orderkeep.instant import rfc3339
@@ -42,6 +45,9 @@ PROGRAMS: dict[str, ModuleType] = {
         payments_on_servers,
         arrival_on_servers,
         peer_on_servers,
+        closing_on_servers,
+        flow_on_servers,
+        soak_on_servers,
     )
 }
 

@@ -24,10 +24,8 @@ _ROOT = Path(__file__).parents[1]
 @contextmanager
 def running_command(
     name: str, *, port: int, environment: Mapping[str, str], log_path: Path
-) -> Iterator[Callable[[], None]]:
+) -> Iterator["RunningProgram"]:
     """Run `orderkeep NAME`, from when it is ready until the context ends.
-
-    Give what raises if it no longer runs, to be called while something is waited for.
 
     Args:
         name: Of the command.
@@ -48,7 +46,7 @@ def running_command(
         },
         log_path=log_path,
     ) as running:
-        yield running.check
+        yield running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,7 @@ class RunningProgram:
 
     Attributes:
         process_id: Its own; it may have children.
-        check: Raises if it no longer runs.
+        check: Raises if it no longer runs; for while something is waited for.
     """
 
     process_id: int

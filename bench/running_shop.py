@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.own_command import free_port, running_command
@@ -37,8 +37,8 @@ def running_shop(
     with (
         running_command(
             "run", port=port, environment=settings, log_path=data_dir.with_suffix(".log")
-        ) as check,
-        closing(Watch(data_dir / "orderkeep.db", check=check)) as watch,
+        ) as running,
+        closing(Watch(data_dir / "orderkeep.db", check=running.check)) as watch,
     ):
         yield RunningShop(port=port, watch=watch)
 
@@ -50,10 +50,12 @@ class RunningProcesses:
     Attributes:
         port: Where `serve` answers.
         check: Raises if one of them no longer runs.
+        process_ids: By the name of the command.
     """
 
     port: int
     check: Callable[[], None]
+    process_ids: Mapping[str, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -76,17 +78,21 @@ def running_processes(
         **environment,
     }
     with ExitStack() as stack:
-        checks = [
-            stack.enter_context(
+        running = {
+            name: stack.enter_context(
                 running_command(
                     name, port=ports[name], environment=settings, log_path=folder / f"{name}.log"
                 )
             )
             for name in names
-        ]
+        }
 
         def check() -> None:
-            for one in checks:
-                one()
+            for one in running.values():
+                one.check()
 
-        yield RunningProcesses(port=ports["serve"], check=check)
+        yield RunningProcesses(
+            port=ports["serve"],
+            check=check,
+            process_ids={name: one.process_id for name, one in running.items()},
+        )

@@ -103,9 +103,19 @@ def order_bodies(*, is_hot: bool) -> list[str]:
 
 def user_tokens() -> list[str]:
     """Return a bearer token for each of a few dozen buyers."""
-    key = TokenKey(secret=JWT_SECRET, audience="orderkeep")
-    expires_at = after(chance.now(), seconds=_TOKEN_LIFE_S)
-    return [
-        sign_token(key, user_id=f"buyer-{number}", scopes=(), expires_at=expires_at)
-        for number in range(USER_COUNT)
-    ]
+    return [sign_buyer(number) for number in range(USER_COUNT)]
+
+
+def buyer_id(number: int) -> str:
+    """Return the id of a buyer."""
+    return f"buyer-{number}"
+
+
+def sign_buyer(number: int) -> str:
+    """Return a bearer token of a buyer."""
+    return sign_token(
+        TokenKey(secret=JWT_SECRET, audience="orderkeep"),
+        user_id=buyer_id(number),
+        scopes=(),
+        expires_at=after(chance.now(), seconds=_TOKEN_LIFE_S),
+    )
