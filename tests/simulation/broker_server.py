@@ -41,6 +41,9 @@ class Entry:
 class BrokerServer:
     """The broker of one world."""
 
+    # A publisher that asks for it, as ours does, learns of what reaches no queue.
+    honours_mandatory = True
+
     def __init__(self, loop: VirtualLoop, *, faults: Faults, watch: Watch) -> None:
         self.loop = loop
         self.faults = faults
@@ -53,8 +56,6 @@ class BrokerServer:
         # What was ever put into a queue, for those that look afterwards.
         self.log: list[tuple[str, Entry]] = []
         self.keeps_log = False
-        # A publisher that sets it learns of what reaches no queue.
-        self.honours_mandatory = True
         self._watch = watch
         self._accepted: set[bytes] = set()
         watch.accepted = self._accepted

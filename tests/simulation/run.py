@@ -91,6 +91,8 @@ async def _rest(world: World, operator: Operator, *, shopping: list[asyncio.Task
         if not moving:
             return not world.watch.breaches
         if world.loop.now_s > give_up_at_s:
+            # What is wrong with an order says more than that something is still under way.
+            check(world)
             world.watch.breach("I15", "world", f"does not come to rest: {'; '.join(moving[:5])}")
     return False
 
