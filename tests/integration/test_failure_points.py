@@ -18,6 +18,7 @@ from tests.acceptance.books import rows
 from tests.acceptance.every_path import EveryPath, settings_for
 from tests.acceptance.forked_run import ForkedShop, origin_of_runs
 from tests.acceptance.webhook_receiver import WebhookReceiver, listening
+from tests.integration.test_replay_kills import POINTS as REPLAY_POINTS
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +125,9 @@ def test_every_failure_point_of_the_source_has_its_kill() -> None:
     )
     calls_count = sum(len(re.findall(r"(?<!def )\breach\(", text)) for text in texts)
 
-    killed_at = {point.partition(":")[0] for point in [*POINTS, SWEEP_POINT]}
+    # Those of replays have kills of their own.
+    points = [*POINTS, SWEEP_POINT, *(point for _, point in REPLAY_POINTS)]
+    killed_at = {point.partition(":")[0] for point in points}
 
     assert killed_at == named.keys()
     # The name is written out where the step is reached: nothing escapes the list above.

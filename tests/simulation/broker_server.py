@@ -198,6 +198,10 @@ class BrokerServer:
 
         self.loop.call_at(virtual_s(until), release)
 
+    def forget_sequences(self) -> None:
+        """Begin anew: what an operator replays is younger than its neighbours."""
+        self._sequences.clear()
+
     def _check_sequence(self, message: Message) -> None:
         """Look whether the events of one aggregate leave in their order."""
         if message.order_key is None:

@@ -16,6 +16,7 @@ from orderkeep.messaging import delivery, dispatcher, reconciliation, settling
 from orderkeep.messaging.dead_letters import DeadLetters
 from orderkeep.messaging.delivery_attempts import DeliveryAttempts
 from orderkeep.messaging.inbox import Inbox
+from orderkeep.messaging.letter_settlement import LetterSettlement
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.outbox_reading import OutboxReading
 from orderkeep.messaging.outbox_rows import OutboxRows
@@ -44,7 +45,7 @@ def kept_statements() -> Iterator[None]:
     with ExitStack() as patches:
         for module, name, made in (
             (settling, "Inbox", _inboxes),
-            (settling, "DeadLetters", dead_letters_of),
+            (settling, "DeadLetters", _dead_letters_of),
             (dispatcher, "OutboxReading", _readings),
             (delivery, "DeliveryAttempts", _attempts),
             (reconciliation, "SentEvents", _sent),
@@ -55,10 +56,15 @@ def kept_statements() -> Iterator[None]:
         yield
 
 
-def dead_letters_of(outbox: Outbox) -> DeadLetters:
-    """Return the dead letters beside the outbox."""
-    letters = copy(_first(DeadLetters, outbox.tables, lambda: DeadLetters(outbox)))
-    letters._outbox = outbox
+def settlement_of(outbox: Outbox) -> LetterSettlement:
+    """Return what settles the dead letters beside the outbox."""
+    settlement = copy(_first(LetterSettlement, outbox.tables, lambda: LetterSettlement(outbox)))
+    settlement._outbox = outbox
+    return settlement
+
+
+def _dead_letters_of(outbox: Outbox) -> DeadLetters:
+    letters: DeadLetters = _first(DeadLetters, outbox.tables, lambda: DeadLetters(outbox))
     return letters
 
 

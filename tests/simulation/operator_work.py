@@ -57,8 +57,10 @@ class Operator:
     async def replay_dead_letters(self) -> None:
         """Send everything that is set aside to its queue again, for one service after the other."""
 
+        self._world.broker.forget_sequences()
+
         async def replay(process: Process) -> None:
-            for letters in process.dead_letters:
+            for letters in process.settlements:
 
                 async def work(transaction, letters=letters):
                     now = await transaction.now()

@@ -32,7 +32,7 @@ from orderkeep.wiring.storage import Brokers, build_outboxes
 from tests.simulation.broker_client import SimulatedBroker
 from tests.simulation.database_client import SimulatedDatabase, SimulatedSession
 from tests.simulation.dice import Clock, ProcessChance, drawn_by, stream
-from tests.simulation.kept_statements import dead_letters_of, kept_statements
+from tests.simulation.kept_statements import kept_statements, settlement_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -117,7 +117,7 @@ class Process:
         self.payments: PaymentDesk = _part(parts, PaymentDesk)
         self.cases: CaseDesk = _part(parts, CaseDesk)
         self.carts: CartDesk = _part(parts, CartDesk)
-        self.dead_letters = [dead_letters_of(outbox) for outbox in outboxes.values()]
+        self.settlements = [settlement_of(outbox) for outbox in outboxes.values()]
         if self.role is Role.SERVE:
             return {name: run for each in services for name, run in each.serving_loops.items()}
         return self._working_loops(services)

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orderkeep.cli.exits import FoundWrongError
+from orderkeep.cli.environment import operator_name
+from orderkeep.cli.exits import FoundWrongError, WrongUsageError
 from orderkeep.cli.message_changes import (
     DryRun,
     Everything,
@@ -15,6 +16,7 @@ from orderkeep.cli.message_changes import (
     wanted,
     with_operations,
 )
+from orderkeep.cli.moments import read_moment
 from orderkeep.cli.paging import (
     LIMIT_DEFAULT,
     All,
@@ -25,20 +27,30 @@ from orderkeep.cli.paging import (
     print_page,
     print_page_json,
 )
+from orderkeep.cli.replays import (
+    RATE_DEFAULT,
+    Force,
+    HowToReplay,
+    Rate,
+    carry_out_replay,
+    with_replays,
+)
 from orderkeep.cli.terminal import (
     AsJson,
     Why,
     examples,
+    note,
     print_bytes,
     print_fields,
     print_json,
     print_text,
+    read_file,
 )
 
 if TYPE_CHECKING:
-    from orderkeep.messaging.dead_letter import DeadLetter
+    from orderkeep.messaging.dead_letter import DeadLetterFilter
     from orderkeep.web.admin_bodies import DeadLetterAnswer
-    from orderkeep.web.operations import OperationsDesk
+    from orderkeep.web.operations import FoundLetter, OperationsDesk
 
 app = typer.Typer(help="Look at messages that were set aside; replay or close them.")
 
@@ -48,6 +60,14 @@ Queue = Annotated[str | None, typer.Option("--queue", help="Only from this queue
 Reason = Annotated[
     str | None,
     typer.Option("--reason", help="Only set aside for this reason, such as out_of_tries."),
+]
+
+Aggregate = Annotated[str | None, typer.Option("--order", help="Only about this order number.")]
+SetAsideFrom = Annotated[
+    str | None, typer.Option("--from", help="Set aside at this time or later, in RFC 3339.")
+]
+SetAsideTo = Annotated[
+    str | None, typer.Option("--to", help="Set aside before this time, in RFC 3339.")
 ]
 
 _DUMP_WIDTH = 16
@@ -64,6 +84,9 @@ def list_dead_letters(
     state: Annotated[StateName, typer.Option("--state", help="In this state.")] = "open",
     queue: Queue = None,
     reason: Reason = None,
+    order: Aggregate = None,
+    set_aside_from: SetAsideFrom = None,
+    set_aside_to: SetAsideTo = None,
     service: Service = None,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
@@ -71,9 +94,7 @@ def list_dead_letters(
     as_json: AsJson = False,
 ) -> None:
     """List what was set aside, service by service, newest first in each."""
-    from orderkeep.messaging.dead_letter import DeadLetterFilter
-
-    which = DeadLetterFilter(queue=queue, reason=reason)
+    which = _filter(queue, reason, order, set_aside_from, set_aside_to)
     paging = Paging(limit=limit, cursor=cursor, is_whole=is_whole)
 
     async def fetch(desk: "OperationsDesk", at: str | None, count: int) -> "Page[DeadLetterAnswer]":
@@ -128,19 +149,19 @@ def show(
     if found is None:
         message = f"there is no dead letter {letter_id}"
         raise FoundWrongError(message)
-    service, letter = found
     if raw:
-        print_bytes(letter.body)
+        print_bytes(found.letter.body)
     elif as_json:
-        print_json(whole_dead_letter_answer(service, letter))
+        print_json(whole_dead_letter_answer(found))
     else:
-        _print(service, letter)
+        _print(found)
 
 
 @app.command(
     epilog=examples(
         "orderkeep dead-letters replay order-3",
         "orderkeep dead-letters replay --queue payment.success.notify --reason out_of_tries",
+        "orderkeep dead-letters replay order-3 --body mended.json --why 'the amount was missing'",
     )
 )
 def replay(
@@ -148,23 +169,47 @@ def replay(
     *,
     queue: Queue = None,
     reason: Reason = None,
+    order: Aggregate = None,
+    set_aside_from: SetAsideFrom = None,
+    set_aside_to: SetAsideTo = None,
     service: Service = None,
     everything: Everything = False,
+    body: Annotated[
+        str | None,
+        typer.Option(
+            "--body",
+            metavar="FILE",
+            help="Send what is in the file in the message's place, under a new id; - reads it from"
+            " standard input.",
+        ),
+    ] = None,
+    rate: Rate = RATE_DEFAULT,
+    force: Force = False,
     dry_run: DryRun = False,
     why: Why = None,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send messages to their queues again, as if for the first time."""
-    from orderkeep.messaging.dead_letter import DeadLetterFilter
-
-    which = DeadLetterFilter(queue=queue, reason=reason)
-    carry_out(
-        lambda desk, change: desk.replay_dead_letters(change),
-        wanted(ids, which, service=service, is_everything=everything),
+    """Send messages to their queues again, as if for the first time; many at once are confirmed."""
+    which = wanted(
+        ids,
+        _filter(queue, reason, order, set_aside_from, set_aside_to),
+        service=service,
+        is_everything=everything,
+    )
+    how = HowToReplay(
+        rate_per_s=rate,
+        is_forced=force,
         is_dry_run=dry_run,
         why=why,
+        is_confirmed=yes,
         as_json=as_json,
+        question="Replay {count} dead letters?",
     )
+    if body is not None:
+        _replay_edited(which.ids, read_file(body), how)
+        return
+    carry_out_replay(lambda desk, piece: desk.replay_dead_letters(piece), which, how)
 
 
 @app.command(
@@ -178,6 +223,9 @@ def discard(
     *,
     queue: Queue = None,
     reason: Reason = None,
+    order: Aggregate = None,
+    set_aside_from: SetAsideFrom = None,
+    set_aside_to: SetAsideTo = None,
     service: Service = None,
     everything: Everything = False,
     dry_run: DryRun = False,
@@ -186,9 +234,7 @@ def discard(
     as_json: AsJson = False,
 ) -> None:
     """Close messages without another try; they stay to be read."""
-    from orderkeep.messaging.dead_letter import DeadLetterFilter
-
-    which = DeadLetterFilter(queue=queue, reason=reason)
+    which = _filter(queue, reason, order, set_aside_from, set_aside_to)
     carry_out(
         lambda desk, change: desk.discard_dead_letters(change),
         wanted(ids, which, service=service, is_everything=everything),
@@ -200,10 +246,54 @@ def discard(
     )
 
 
-def _print(service: str, letter: "DeadLetter") -> None:
+def _filter(
+    queue: str | None,
+    reason: str | None,
+    order: str | None,
+    set_aside_from: str | None,
+    set_aside_to: str | None,
+) -> "DeadLetterFilter":
+    from orderkeep.messaging.dead_letter import DeadLetterFilter
+
+    return DeadLetterFilter(
+        queue=queue,
+        reason=reason,
+        aggregate_id=order,
+        set_aside_from=read_moment("--from", set_aside_from),
+        set_aside_to=read_moment("--to", set_aside_to),
+    )
+
+
+def _replay_edited(ids: tuple[str, ...] | None, body: bytes, how: HowToReplay) -> None:
+    from orderkeep.database.audit import Act
+    from orderkeep.web.replays import EditedReplay
+
+    if ids is None or len(ids) != 1:
+        message = "--body takes the place of one message: give one id"
+        raise WrongUsageError(message)
+    edited = EditedReplay(
+        reference=ids[0],
+        body=body,
+        is_forced=how.is_forced,
+        is_dry_run=how.is_dry_run,
+        act=Act(actor=operator_name(), reason=how.why),
+    )
+    settled = with_replays(lambda desk: desk.replay_edited(edited))
+    if how.as_json:
+        answer = {"id": ids[0], "result": settled.result, "message_id": settled.message_id}
+        print_json({"is_dry_run": how.is_dry_run, "results": [answer]})
+    elif how.is_dry_run:
+        print_text(f"The edited message would go in the place of {ids[0]}.")
+        note("Nothing was changed: this was a dry run.")
+    else:
+        print_text(f"{ids[0]} is replayed, edited, as the message {settled.message_id}.")
+
+
+def _print(found: "FoundLetter") -> None:
     from orderkeep.web.admin_bodies import whole_dead_letter_answer
 
-    answer = whole_dead_letter_answer(service, letter)
+    letter = found.letter
+    answer = whole_dead_letter_answer(found)
     print_fields(
         {
             "id": answer.id,
@@ -217,6 +307,8 @@ def _print(service: str, letter: "DeadLetter") -> None:
             "settled": answer.settled_at,
             "message id": answer.message_id,
             "sender's id": answer.sender_message_id,
+            "edited from": answer.edited_from,
+            "order": answer.aggregate_id,
             "type": answer.type or None,
             "headers": bytes(answer.headers).decode("utf-8", "backslashreplace"),
         }
@@ -229,6 +321,17 @@ def _print(service: str, letter: "DeadLetter") -> None:
         print_text(f"body, {len(letter.body)} bytes, which are no plain text (--raw writes them):")
         for line in dump_lines(letter.body):
             print_text(f"  {line}")
+    print_text("history:")
+    for entry in answer.history:
+        told = {
+            "by": entry.actor,
+            "as": entry.message_id,
+            "tries": entry.tries,
+            "reason": entry.reason,
+            "detail": entry.detail,
+        }
+        words = " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
+        print_text(f"  {entry.at}  {entry.event}  {words}")
 
 
 def _print_lines(title: str, text: str) -> None:

@@ -12,7 +12,9 @@ from orderkeep.cli.terminal import confirm, note, print_json, print_table
 
 if TYPE_CHECKING:
     from orderkeep.database.transaction import Database
-    from orderkeep.web.operations import Change, Changed, OperationsDesk
+    from orderkeep.settings import Settings
+    from orderkeep.web.operations import Change, OperationsDesk
+    from orderkeep.web.service_messages import Changed, ServiceMessages
 
 # One transaction changes so many; see orderkeep.messaging.
 CHANGED_COUNT_MAX = 1000
@@ -73,18 +75,28 @@ def wanted(
     return Wanted(ids=tuple(ids) if ids else None, filter=which, service=service)
 
 
-def with_operations(work: "Callable[[OperationsDesk], Awaitable[T]]") -> T:
-    """Do the work with the desk for messages of all services, and return its answer."""
+def with_messages(
+    work: "Callable[[Settings, Sequence[ServiceMessages]], Awaitable[T]]",
+) -> T:
+    """Do the work with the messages of all services, and return its answer."""
     from orderkeep.cli.opened_database import with_database
-    from orderkeep.wiring.shop import build_operations_desk
+    from orderkeep.wiring.shop import build_messages
     from orderkeep.wiring.storage import build_outboxes
 
     settings = read_settings_quietly()
 
-    async def with_desk(database: "Database") -> T:
-        return await work(build_operations_desk(build_outboxes(settings), database=database))
+    async def with_services(database: "Database") -> T:
+        outboxes = build_outboxes(settings)
+        return await work(settings, build_messages(settings, outboxes, database=database))
 
-    return with_database(settings, with_desk)
+    return with_database(settings, with_services)
+
+
+def with_operations(work: "Callable[[OperationsDesk], Awaitable[T]]") -> T:
+    """Do the work with the desk for messages of all services, and return its answer."""
+    from orderkeep.web.operations import OperationsDesk
+
+    return with_messages(lambda _settings, messages: work(OperationsDesk(messages)))
 
 
 async def change_all(
@@ -157,6 +169,13 @@ def carry_out(
             shown = f"{count} or more" if count >= CHANGED_COUNT_MAX else str(count)
             confirm(question.format(count=shown), is_confirmed=is_confirmed)
         changed = apply(is_dry_run=False)
+    print_changed(changed, is_dry_run=is_dry_run, as_json=as_json)
+    if which.ids is not None and any(one.is_refused for one in changed):
+        raise typer.Exit(ExitCode.WRONG)
+
+
+def print_changed(changed: "Sequence[Changed]", *, is_dry_run: bool, as_json: bool) -> None:
+    """Print what became of each message, or would."""
     if as_json:
         print_json(
             {
@@ -164,13 +183,7 @@ def carry_out(
                 "results": [{"id": one.reference, "result": one.result} for one in changed],
             }
         )
-    else:
-        _print(changed, is_dry_run=is_dry_run)
-    if which.ids is not None and any(one.is_refused for one in changed):
-        raise typer.Exit(ExitCode.WRONG)
-
-
-def _print(changed: "Sequence[Changed]", *, is_dry_run: bool) -> None:
+        return
     if not changed:
         note("There are none.")
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from orderkeep.cli.environment import operator_name, read_settings_quietly
-from orderkeep.cli.exits import WrongUsageError
+from orderkeep.cli.moments import read_moment
 from orderkeep.cli.paging import (
     LIMIT_DEFAULT,
     All,
@@ -29,7 +29,6 @@ from orderkeep.contracts.order_status import Status
 
 if TYPE_CHECKING:
     from orderkeep.database.transaction import Database
-    from orderkeep.instant import Instant
     from orderkeep.orders.bodies import OrderAnswer
     from orderkeep.orders.desk import OrderDesk
     from orderkeep.orders.store.reports import OrderFilter
@@ -80,8 +79,8 @@ def list_orders(
         status=status,
         trade_no=trade_no,
         refund_status=refund,
-        created_from=_instant("--from", created_from),
-        created_to=_instant("--to", created_to),
+        created_from=read_moment("--from", created_from),
+        created_to=read_moment("--to", created_to),
     )
     paging = Paging(limit=limit, cursor=cursor, is_whole=is_whole)
     page = _with_desk(
@@ -205,18 +204,6 @@ def _with_desk(work: "Callable[[OrderDesk], Awaitable[T]]") -> T:
         return await work(desk)
 
     return with_database(settings, with_desk)
-
-
-def _instant(option: str, text: str | None) -> "Instant | None":
-    from orderkeep.contracts.time_text import read_instant
-
-    if text is None:
-        return None
-    try:
-        return read_instant(text)
-    except ValueError as error:
-        message = f"{option} {text!r}: {error}"
-        raise WrongUsageError(message) from None
 
 
 def _print_order(order: "OrderAnswer") -> None:

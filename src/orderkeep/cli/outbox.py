@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from orderkeep.cli.exits import WrongUsageError
 from orderkeep.cli.message_changes import (
     DryRun,
     Everything,
@@ -14,6 +15,7 @@ from orderkeep.cli.message_changes import (
     wanted,
     with_operations,
 )
+from orderkeep.cli.moments import read_moment
 from orderkeep.cli.paging import (
     LIMIT_DEFAULT,
     All,
@@ -24,13 +26,16 @@ from orderkeep.cli.paging import (
     print_page,
     print_page_json,
 )
+from orderkeep.cli.replays import RATE_DEFAULT, Force, HowToReplay, Rate, carry_out_replay
 from orderkeep.cli.terminal import AsJson, Why, examples
 
 if TYPE_CHECKING:
     from orderkeep.web.admin_bodies import OutboxRowAnswer
     from orderkeep.web.operations import OperationsDesk
 
-app = typer.Typer(help="Look at events on their way to the queues; retry or give up parked ones.")
+app = typer.Typer(
+    help="Look at events on their way to the queues; retry or give up parked ones, replay sent ones"
+)
 
 StateName = Literal["pending", "sent", "failed", "discarded"]
 
@@ -136,6 +141,77 @@ def discard(
         as_json=as_json,
         question="Give up {count} events, which nobody will hear of?",
         is_confirmed=yes,
+    )
+
+
+@app.command(
+    epilog=examples(
+        "orderkeep outbox replay --order 0100000000000009",
+        "orderkeep outbox replay --route order.events --from 2024-01-01T10:00:00Z"
+        " --queue order.outbox",
+    )
+)
+def replay(
+    ids: Ids = None,
+    *,
+    route: Route = None,
+    order: Aggregate = None,
+    sent_from: Annotated[
+        str | None, typer.Option("--from", help="Sent at this time or later, in RFC 3339.")
+    ] = None,
+    sent_to: Annotated[
+        str | None, typer.Option("--to", help="Sent before this time, in RFC 3339.")
+    ] = None,
+    service: Service = None,
+    everything: Everything = False,
+    queue: Annotated[
+        str | None,
+        typer.Option("--queue", help="Only to this queue; without it, to all who got them."),
+    ] = None,
+    key: Annotated[
+        str,
+        typer.Option(
+            "--key",
+            help="Under one key an event goes to one place once; give another to send it again.",
+        ),
+    ] = "",
+    rate: Rate = RATE_DEFAULT,
+    force: Force = False,
+    dry_run: DryRun = False,
+    why: Why = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send events again that were sent before, under their own ids; many at once are confirmed.
+
+    Whoever took effect for them takes none again. Interrupted, the same command goes on.
+    """
+    from orderkeep.contracts.text import is_identifier
+    from orderkeep.messaging.sent_replay import Destination, SentFilter
+
+    if key and not is_identifier(key):
+        message = "--key: expected 1 to 64 of letters, digits and ._:-"
+        raise WrongUsageError(message)
+    which = SentFilter(
+        route=route,
+        aggregate_id=order,
+        sent_from=read_moment("--from", sent_from),
+        sent_to=read_moment("--to", sent_to),
+    )
+    to = Destination(queue=queue, key=key)
+    carry_out_replay(
+        lambda desk, piece: desk.replay_sent(piece, to=to),
+        wanted(ids, which, service=service, is_everything=everything),
+        HowToReplay(
+            rate_per_s=rate,
+            is_forced=force,
+            is_dry_run=dry_run,
+            why=why,
+            is_confirmed=yes,
+            as_json=as_json,
+            question="Send {count} events again"
+            + (f" to {queue}?" if queue else " to all who got them?"),
+        ),
     )
 
 

@@ -56,6 +56,22 @@ def print_bytes(raw: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def read_file(name: str) -> bytes:
+    """Return what is in the file, or, for `-`, what comes on standard input.
+
+    Raises:
+        WrongUsageError: it cannot be read.
+    """
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        with open(name, "rb") as file:  # noqa: PTH123 (a name that a person typed)
+            return file.read()
+    except OSError as error:
+        message = f"{name}: {error.strerror}"
+        raise WrongUsageError(message) from None
+
+
 def print_text(text: str) -> None:
     """Print a line of an answer."""
     print(printable(text))

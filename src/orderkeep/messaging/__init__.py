@@ -85,6 +85,9 @@ from orderkeep.messaging.dead_letter import (
     DeadLetterFilter,
     DeadLetterState,
     DeadLetterSummary,
+    LetterBatch,
+    LetterEvent,
+    LetterHistoryEntry,
     SettledLetter,
     SettleResult,
 )
@@ -94,6 +97,7 @@ from orderkeep.messaging.dispatcher import Dispatcher, DispatchRound
 from orderkeep.messaging.identity import message_identity
 from orderkeep.messaging.inbox import Inbox
 from orderkeep.messaging.kept_loop import keep_running
+from orderkeep.messaging.letter_settlement import Edit, LetterSettlement
 from orderkeep.messaging.message import (
     Delivery,
     Event,
@@ -113,9 +117,18 @@ from orderkeep.messaging.outbox_rows import (
 )
 from orderkeep.messaging.outbox_settling import DispatchPolicy
 from orderkeep.messaging.reconciliation import Reconciliation, ReconciliationPolicy
+from orderkeep.messaging.replay_rules import ReplayRules
 from orderkeep.messaging.retention import Purged, Retention, RetentionPolicy
 from orderkeep.messaging.retry_schedule import pause_before_attempt
 from orderkeep.messaging.sent_events import Receiver
+from orderkeep.messaging.sent_replay import (
+    Destination,
+    ReplayedEvent,
+    SentBatch,
+    SentFilter,
+    SentReplay,
+    SentReplayResult,
+)
 from orderkeep.messaging.settling import MessageOutcome, RetryPolicy
 from orderkeep.messaging.signal import Signal
 from orderkeep.messaging.tables import ServiceTables, service_tables
@@ -138,15 +151,21 @@ __all__ = [
     "Delay",
     "Delivery",
     "DeliveryPolicy",
+    "Destination",
     "DispatchPolicy",
     "DispatchRound",
     "Dispatcher",
+    "Edit",
     "Event",
     "Exchange",
     "ExchangeType",
     "Handled",
     "Inbox",
     "LeaseLostError",
+    "LetterBatch",
+    "LetterEvent",
+    "LetterHistoryEntry",
+    "LetterSettlement",
     "Message",
     "MessageOutcome",
     "Outbox",
@@ -164,9 +183,15 @@ __all__ = [
     "Receiver",
     "Reconciliation",
     "ReconciliationPolicy",
+    "ReplayRules",
+    "ReplayedEvent",
     "Retention",
     "RetentionPolicy",
     "RetryPolicy",
+    "SentBatch",
+    "SentFilter",
+    "SentReplay",
+    "SentReplayResult",
     "ServiceTables",
     "SetAside",
     "SettleResult",

@@ -9,6 +9,10 @@ from orderkeep.instant import Instant
 from orderkeep.messaging.column_text import clean_end, clean_start
 from orderkeep.messaging.headers import encode_headers
 from orderkeep.messaging.message import Delivery
+from orderkeep.messaging.return_to_queue import place_of
+
+# One replay or discard settles so many at most; whoever asked for more asks again.
+SELECTED_COUNT_MAX = 1000
 
 # A reason is a stable name, a detail a sentence; a traceback shows its end, which tells the most.
 _REASON_LENGTH_MAX = 64
@@ -31,14 +35,34 @@ class SettleResult(StrEnum):
     DISCARDED = "discarded"
     NOT_OPEN = "not_open"
     NOT_FOUND = "not_found"
+    # Its consumer may have forgotten that it took effect: once could not be proved.
+    NOT_REMEMBERED = "not_remembered"
+    # Its own row cannot be read: somebody has changed it by hand.
+    NOT_READABLE = "not_readable"
+    # For an edited body: the message took effect, or another edited one has taken its place.
+    NOT_WITHOUT_EFFECT = "not_without_effect"
+
+
+class LetterEvent(StrEnum):
+    """What became of a dead letter, as its history tells."""
+
+    SET_ASIDE = "set_aside"
+    REPLAYED = "replayed"
+    EDITED = "edited"
+    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettledLetter:
-    """One letter of a replay or a discard, and what became of it, or would."""
+    """One letter of a replay or a discard, and what became of it, or would.
+
+    Attributes:
+        message_id: The new id, where an edited body went on under one.
+    """
 
     id: int
     result: SettleResult
+    message_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +87,53 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterFilter:
-    """Which letters; None is any."""
+    """Which letters; None is any.
+
+    Attributes:
+        aggregate_id: What the message is about, as its headers tell.
+        set_aside_from: Set aside at this moment or later.
+        set_aside_to: Set aside before this moment.
+    """
 
     queue: str | None = None
     reason: str | None = None
+    aggregate_id: str | None = None
+    set_aside_from: Instant | None = None
+    set_aside_to: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterBatch:
+    """Open letters that fit a filter, in the order in which their messages came, up to a number.
+
+    Attributes:
+        after_id: Only those that come behind this letter; None begins at the first.
+    """
+
+    which: DeadLetterFilter
+    after_id: int | None = None
+    count_max: int = SELECTED_COUNT_MAX
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetterHistoryEntry:
+    """One thing that became of a letter.
+
+    Attributes:
+        reason: Why it was set aside, a stable name; or an operator's own words.
+        detail: What went wrong, where it was set aside.
+        tries: How often it had been tried by then.
+        actor: Which operator; None where it was the kernel.
+        message_id: Under which id an edited body went on.
+    """
+
+    event: LetterEvent
+    at: Instant
+    reason: str | None
+    detail: str | None
+    tries: int | None
+    actor: str | None
+    message_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +158,7 @@ class DeadLetterSummary:
     set_aside_at: Instant
     settled_at: Instant | None
     settled_count: int
+    aggregate_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +190,7 @@ def row_of(failure: Failure, *, message_id: str, now: Instant) -> dict[str, Valu
     """Return the columns of a letter that is written now, under the given identity."""
     delivery = failure.delivery
     traceback = failure.traceback
+    aggregate_id, sequence = place_of(delivery.headers)
     return {
         "consumer": failure.consumer,
         "queue": delivery.queue,
@@ -138,6 +207,8 @@ def row_of(failure: Failure, *, message_id: str, now: Instant) -> dict[str, Valu
         "first_received_at": failure.first_received_at,
         "set_aside_at": now,
         "settled_count": 0,
+        "aggregate_id": aggregate_id,
+        "sequence": sequence,
     }
 
 
@@ -165,6 +236,7 @@ def summary_of(row: Row) -> DeadLetterSummary:
         set_aside_at=row["set_aside_at"],
         settled_at=row["settled_at"],
         settled_count=row["settled_count"],
+        aggregate_id=row["aggregate_id"],
     )
 
 

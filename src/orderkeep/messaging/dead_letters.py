@@ -9,7 +9,7 @@ a crash after it, before the acknowledgement, brings a copy that writes the same
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Select, Text, bindparam, cast, func, or_, select, update
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value
@@ -21,20 +21,15 @@ from orderkeep.messaging.dead_letter import (
     DeadLetterState,
     DeadLetterSummary,
     Failure,
-    SettledLetter,
-    SettleResult,
+    LetterHistoryEntry,
     letter_of,
     own_id,
     row_of,
     summary_of,
 )
-from orderkeep.messaging.headers import decode_headers
-from orderkeep.messaging.message import Delivery, Event
+from orderkeep.messaging.letter_filter import filter_parameters, fits
+from orderkeep.messaging.letter_history import LetterHistory
 from orderkeep.messaging.outbox import Outbox
-from orderkeep.messaging.return_to_queue import returned_event
-
-# One replay or discard settles so many at most; whoever asked for more asks again.
-SELECTED_COUNT_MAX = 1000
 
 # More queues than any service has, should senders of old ones have left letters behind.
 _QUEUES_COUNT_MAX = 1000
@@ -56,10 +51,15 @@ _WRITTEN = (
     "first_received_at",
     "set_aside_at",
     "settled_count",
+    "aggregate_id",
+    "sequence",
 )
 
 # What a second failure of the same message changes; the message itself stays as it is.
 _REWRITTEN = ("headers", "reason", "detail", "traceback", "tries", "state", "set_aside_at")
+
+# What tells whether a letter was written, and goes into its history.
+_RETURNED = ("id", "consumer", "message_id", "body", "settled_count", "reason", "detail", "tries")
 
 # What lists are made of: everything but the contents.
 _SUMMARISED = (
@@ -76,6 +76,7 @@ _SUMMARISED = (
     "set_aside_at",
     "settled_at",
     "settled_count",
+    "aggregate_id",
 )
 
 
@@ -83,8 +84,8 @@ class DeadLetters:
     """The dead letters of one service."""
 
     def __init__(self, outbox: Outbox) -> None:
-        """Keep the letters beside the outbox through which they are replayed."""
-        self._outbox = outbox
+        """Keep the letters beside the service's outbox."""
+        self._history = LetterHistory(outbox.tables)
         table = outbox.tables.dead_letters
         self._table = table
         written = insert(table).values(
@@ -95,44 +96,19 @@ class DeadLetters:
                 index_elements=["consumer", "message_id"],
                 set_={name: written.excluded[name] for name in _REWRITTEN} | {"settled_at": None},
                 where=table.c.body == written.excluded.body,
-            ).returning(table.c.consumer, table.c.message_id, table.c.body)
+            ).returning(*(table.c[name] for name in _RETURNED))
         )
         summary = select(*(table.c[name] for name in _SUMMARISED))
         self._list = Statement(
             summary.where(
                 table.c.state == bindparam("state"),
-                _is_absent_or("queue", table.c.queue),
-                _is_absent_or("reason", table.c.reason),
+                *fits(table),
                 table.c.id < bindparam("before_id"),
             )
             .order_by(table.c.id.desc())
             .limit(bindparam("limit"))
         )
         self._find = Statement(select(table).where(table.c.id == bindparam("id")))
-        by_ids = select(table).where(is_any_of(table.c.id, "ids")).order_by(table.c.id)
-        self._by_ids_locked = Statement(_bounded(by_ids).with_for_update(key_share=True))
-        self._states_by_ids = Statement(
-            _bounded(by_ids.with_only_columns(table.c.id, table.c.state))
-        )
-        open_ids = (
-            select(table.c.id)
-            .where(
-                table.c.state == DeadLetterState.OPEN,
-                _is_absent_or("queue", table.c.queue),
-                _is_absent_or("reason", table.c.reason),
-            )
-            .order_by(table.c.id)
-        )
-        self._open_ids = Statement(_bounded(open_ids))
-        self._settle = Statement(
-            update(table)
-            .where(is_any_of(table.c.id, "ids"), table.c.state == DeadLetterState.OPEN)
-            .values(
-                state=bindparam("new_state"),
-                settled_at=bindparam("now"),
-                settled_count=table.c.settled_count + 1,
-            )
-        )
         self._settled_counts = Statement(
             select(table.c.message_id, table.c.settled_count).where(
                 table.c.consumer == bindparam("consumer"),
@@ -163,10 +139,11 @@ class DeadLetters:
             for failure in failures
             if bodies.get((failure.consumer, failure.message_id)) != failure.delivery.body
         }
-        await transaction.fetch_rows(
+        written_namesakes = await transaction.fetch_rows(
             self._write,
             [row_of(namesakes[id_], message_id=id_, now=now) for id_ in sorted(namesakes)],
         )
+        await self._history.note_set_aside(transaction, [*written, *written_namesakes], now=now)
 
     async def settled_counts(
         self, transaction: ReadTransaction, *, consumer: str, message_ids: Sequence[str]
@@ -199,8 +176,7 @@ class DeadLetters:
         rows = await transaction.fetch_all(
             self._list,
             state=state,
-            queue=which.queue,
-            reason=which.reason,
+            **filter_parameters(which),
             before_id=_BEYOND if before_id is None else before_id,
             limit=limit,
         )
@@ -211,149 +187,17 @@ class DeadLetters:
         row = await transaction.fetch_one(self._find, id=letter_id)
         return None if row is None else letter_of(row)
 
+    async def history(
+        self, transaction: ReadTransaction, letter_id: int
+    ) -> list[LetterHistoryEntry]:
+        """Return what became of the letter, the oldest first; nothing if there is none."""
+        return await self._history.of_letter(transaction, letter_id)
+
     async def open_counts(self, transaction: ReadTransaction) -> dict[str, int]:
         """Return how many letters are open, by queue; queues without any are left out."""
         rows = await transaction.fetch_all(self._open_counts)
         return {row["queue"]: row["open_count"] for row in rows}
 
-    async def replay(
-        self,
-        transaction: Transaction,
-        selection: Sequence[int] | DeadLetterFilter,
-        *,
-        now: Instant,
-    ) -> list[SettledLetter]:
-        """Send the messages to their queues again, through the outbox, as if for the first time.
-
-        Args:
-            transaction: Appends and settles together: a letter is replayed once, by whoever is
-                first.
-            selection: Ids, at most `SELECTED_COUNT_MAX`; or a filter, which takes the oldest open
-                ones up to that number.
-            now: The database's clock in this transaction.
-
-        Raises:
-            ValueError: there are more ids than that.
-        """
-        ids = await self._selected_ids(transaction, selection)
-        rows = await transaction.fetch_all(self._by_ids_locked, ids=ids)
-        letters = [letter_of(row) for row in rows]
-        await self._outbox.pass_on(
-            transaction,
-            [
-                _replay_event(letter)
-                for letter in letters
-                if letter.summary.state is DeadLetterState.OPEN
-            ],
-            now=now,
-        )
-        states = {letter.summary.id: letter.summary.state for letter in letters}
-        await self._settle_open(transaction, states, state=DeadLetterState.REPLAYED, now=now)
-        return _results(ids, states, result=SettleResult.REPLAYED)
-
-    async def discard(
-        self,
-        transaction: Transaction,
-        selection: Sequence[int] | DeadLetterFilter,
-        *,
-        now: Instant,
-    ) -> list[SettledLetter]:
-        """Close the letters without another try; they stay to be read. Arguments as `replay`."""
-        ids = await self._selected_ids(transaction, selection)
-        rows = await transaction.fetch_all(self._by_ids_locked, ids=ids)
-        states = {row["id"]: DeadLetterState(row["state"]) for row in rows}
-        await self._settle_open(transaction, states, state=DeadLetterState.DISCARDED, now=now)
-        return _results(ids, states, result=SettleResult.DISCARDED)
-
-    async def preview(
-        self,
-        transaction: ReadTransaction,
-        selection: Sequence[int] | DeadLetterFilter,
-        *,
-        result: SettleResult,
-    ) -> list[SettledLetter]:
-        """Return what a replay or a discard would answer now, and change nothing.
-
-        Args:
-            transaction: A snapshot.
-            selection: As for `replay`.
-            result: `REPLAYED` or `DISCARDED`.
-        """
-        ids = await self._selected_ids(transaction, selection)
-        rows = await transaction.fetch_all(self._states_by_ids, ids=ids)
-        states = {row["id"]: DeadLetterState(row["state"]) for row in rows}
-        return _results(ids, states, result=result)
-
-    async def _selected_ids(
-        self, transaction: ReadTransaction, selection: Sequence[int] | DeadLetterFilter
-    ) -> list[int]:
-        if isinstance(selection, DeadLetterFilter):
-            rows = await transaction.fetch_all(
-                self._open_ids, queue=selection.queue, reason=selection.reason
-            )
-            return [row["id"] for row in rows]
-        if len(selection) > SELECTED_COUNT_MAX:
-            message = f"{len(selection)} dead letters at once; at most {SELECTED_COUNT_MAX}"
-            raise ValueError(message)
-        return list(dict.fromkeys(selection))
-
-    async def _settle_open(
-        self,
-        transaction: Transaction,
-        states: dict[int, DeadLetterState],
-        *,
-        state: DeadLetterState,
-        now: Instant,
-    ) -> None:
-        open_ids = [id_ for id_, was in states.items() if was is DeadLetterState.OPEN]
-        changed_count = await transaction.execute(
-            self._settle, ids=open_ids, new_state=state, now=now
-        )
-        assert changed_count == len(open_ids), "the rows were locked when their state was read"
-
 
 # Row numbers are positive 64-bit integers.
 _BEYOND = 2**63 - 1
-
-
-def _bounded(query: Select[tuple[object, ...]]) -> Select[tuple[object, ...]]:
-    return query.limit(SELECTED_COUNT_MAX)
-
-
-def _is_absent_or(name: str, column: ColumnElement[str]) -> ColumnElement[bool]:
-    # The cast tells PostgreSQL the parameter's type where it is compared with nothing.
-    parameter = cast(bindparam(name, type_=Text()), Text())
-    return or_(parameter.is_(None), column == parameter)
-
-
-def _replay_event(letter: DeadLetter) -> Event:
-    return returned_event(
-        Delivery(
-            queue=letter.summary.queue,
-            tag=0,
-            body=letter.body,
-            message_id=letter.sender_message_id,
-            type=letter.type.decode("utf-8", "surrogateescape"),
-            headers=decode_headers(letter.headers_json),
-            redelivered=False,
-        ),
-        message_id=letter.summary.message_id,
-        # Attempt 1, no failed try, received when it comes: a first try carries none of these.
-        retry_headers={},
-    )
-
-
-def _results(
-    ids: Sequence[int], states: dict[int, DeadLetterState], *, result: SettleResult
-) -> list[SettledLetter]:
-    return [
-        SettledLetter(
-            id=id_,
-            result=SettleResult.NOT_FOUND
-            if id_ not in states
-            else result
-            if states[id_] is DeadLetterState.OPEN
-            else SettleResult.NOT_OPEN,
-        )
-        for id_ in ids
-    ]

@@ -7,11 +7,11 @@ acknowledgement, leaves both, and the copy that comes again meets its row.
 
 from collections.abc import Sequence
 
-from sqlalchemy import bindparam, delete
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value
-from orderkeep.database.transaction import Transaction
+from orderkeep.database.transaction import ReadTransaction, Transaction
 from orderkeep.instant import Instant
 from orderkeep.messaging.tables import ServiceTables
 
@@ -28,6 +28,12 @@ class Inbox:
             .values({name: row_value(name, table.c[name].type) for name in columns})
             .on_conflict_do_nothing(index_elements=["consumer", "message_id"])
             .returning(table.c.message_id)
+        )
+        self._known = Statement(
+            select(table.c.message_id).where(
+                table.c.consumer == bindparam("consumer"),
+                is_any_of(table.c.message_id, "message_ids"),
+            )
         )
         self._forget = Statement(
             delete(table).where(
@@ -51,6 +57,15 @@ class Inbox:
                 # Sorted: everyone takes the locks in one order.
                 for message_id in sorted(set(message_ids))
             ],
+        )
+        return frozenset(row["message_id"] for row in rows)
+
+    async def known(
+        self, transaction: ReadTransaction, *, consumer: str, message_ids: Sequence[str]
+    ) -> frozenset[str]:
+        """Return those of the messages that the consumer has taken effect for."""
+        rows = await transaction.fetch_all(
+            self._known, consumer=consumer, message_ids=sorted(set(message_ids))
         )
         return frozenset(row["message_id"] for row in rows)
 

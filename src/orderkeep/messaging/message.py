@@ -19,6 +19,9 @@ FAILED_TRIES_HEADER = "x-orderkeep-failed-tries"
 FIRST_RECEIVED_HEADER = "x-orderkeep-first-received-at"
 RETRY_HEADERS = frozenset({ATTEMPT_HEADER, FAILED_TRIES_HEADER, FIRST_RECEIVED_HEADER})
 
+# On a message whose body an operator edited: the id of the message that it stands for.
+EDITED_FROM_HEADER = "x-orderkeep-edited-from"
+
 HeaderValue = str | int | float | bool | None
 Headers = Mapping[str, HeaderValue]
 

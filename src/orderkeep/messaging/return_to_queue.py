@@ -29,6 +29,7 @@ def returned_event(
     retry_headers: Headers,
     not_before: Instant | None = None,
     retry_key: str | None = None,
+    ordered: bool = False,
 ) -> Event:
     """Return the event that brings the message back to the queue it came from.
 
@@ -38,25 +39,17 @@ def returned_event(
         retry_headers: Takes the place of the kernel's headers that the message came with.
         not_before: See `Event`.
         retry_key: See `Event`.
+        ordered: Keep those of one aggregate in their order; a retry does not, for its neighbours
+            have gone on without it.
     """
-    aggregate_id = delivery.headers.get(AGGREGATE_ID_HEADER)
-    sequence = delivery.headers.get(SEQUENCE_HEADER)
-    is_named = isinstance(aggregate_id, str) and is_clean(
-        aggregate_id, length_max=IDENTITY_LENGTH_MAX
-    )
-    is_numbered = (
-        isinstance(sequence, int)
-        and not isinstance(sequence, bool)
-        and 0 <= sequence <= _SEQUENCE_MAX
-    )
+    aggregate_id, sequence = place_of(delivery.headers)
     return Event(
-        aggregate_id=str(aggregate_id) if is_named else message_id,
-        sequence=int(sequence or 0) if is_numbered else 0,
+        aggregate_id=aggregate_id or message_id,
+        sequence=sequence,
         type=clean_start(delivery.type, length_max=_TYPE_LENGTH_MAX),
         route=delivery.queue,
         body=delivery.body,
-        # Its neighbours have gone on without it.
-        ordered=False,
+        ordered=ordered,
         not_before=not_before,
         message_id=message_id,
         retry_key=retry_key,
@@ -66,4 +59,22 @@ def returned_event(
             },
             **retry_headers,
         },
+    )
+
+
+def place_of(headers: Headers) -> tuple[str | None, int]:
+    """Return what a message is about and its place there, as its headers tell; else None and 0."""
+    aggregate_id = headers.get(AGGREGATE_ID_HEADER)
+    sequence = headers.get(SEQUENCE_HEADER)
+    is_named = isinstance(aggregate_id, str) and is_clean(
+        aggregate_id, length_max=IDENTITY_LENGTH_MAX
+    )
+    is_numbered = (
+        isinstance(sequence, int)
+        and not isinstance(sequence, bool)
+        and 0 <= sequence <= _SEQUENCE_MAX
+    )
+    return (
+        str(aggregate_id) if is_named and aggregate_id else None,
+        int(sequence or 0) if is_numbered else 0,
     )

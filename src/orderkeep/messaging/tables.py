@@ -26,6 +26,7 @@ class ServiceTables:
     outbox: Table
     inbox: Table
     dead_letters: Table
+    dead_letter_history: Table
     delivery_attempts: Table
     reconciled: Table
 
@@ -37,6 +38,7 @@ def service_tables(metadata: MetaData, *, service: str) -> ServiceTables:
         outbox=_outbox(metadata, f"{service}_outbox"),
         inbox=_inbox(metadata, f"{service}_inbox"),
         dead_letters=_dead_letters(metadata, f"{service}_dead_letters"),
+        dead_letter_history=_dead_letter_history(metadata, f"{service}_dead_letter_history"),
         delivery_attempts=_delivery_attempts(metadata, f"{service}_delivery_attempts"),
         reconciled=_reconciled(metadata, f"{service}_reconciled"),
     )
@@ -159,6 +161,9 @@ def _dead_letters(metadata: MetaData, name: str) -> Table:
         # How often an operator has replayed or discarded it: it numbers the chains of retries, so
         # that a chain that starts anew is not taken for a copy of an older one.
         Column("settled_count", Integer, nullable=False),
+        # What it is about and its place there, as its headers told; None and 0 where they did not.
+        Column("aggregate_id", Text),
+        Column("sequence", ROW_NUMBER, nullable=False, server_default="0"),
         CheckConstraint("state IN ('open', 'replayed', 'discarded')", name="state"),
         UniqueConstraint("consumer", "message_id"),
     )
@@ -166,7 +171,37 @@ def _dead_letters(metadata: MetaData, name: str) -> Table:
     Index(f"ix_{name}_state", table.c.state, table.c.id)
     # The gauge counts what is open, by queue.
     Index(f"ix_{name}_queue", table.c.state, table.c.queue)
+    # A replay goes through what is open in the order in which it came.
+    Index(
+        f"ix_{name}_arrival",
+        table.c.state,
+        table.c.first_received_at,
+        table.c.sequence,
+        table.c.id,
+    )
     return table
+
+
+def _dead_letter_history(metadata: MetaData, name: str) -> Table:
+    # What became of each letter, entry by entry. A letter is set aside and settled in turns, which
+    # `settled_count` numbers: one entry of a kind for each turn, however often a copy comes.
+    return Table(
+        name,
+        metadata,
+        Column("id", ROW_NUMBER, primary_key=True, autoincrement=True),
+        Column("letter_id", ROW_NUMBER, nullable=False),
+        Column("settled_count", Integer, nullable=False),
+        Column("event", Text, nullable=False),
+        Column("at", INSTANT, nullable=False),
+        Column("reason", Text),
+        Column("detail", Text),
+        Column("tries", Integer),
+        Column("actor", Text),
+        # Under which id an edited body went on.
+        Column("message_id", Text),
+        CheckConstraint("event IN ('set_aside', 'replayed', 'edited', 'discarded')", name="event"),
+        UniqueConstraint("letter_id", "settled_count", "event"),
+    )
 
 
 def _delivery_attempts(metadata: MetaData, name: str) -> Table:

@@ -7,16 +7,23 @@ import msgspec
 
 from orderkeep.contracts.text import Identifier, Reason
 from orderkeep.instant import Instant, rfc3339
-from orderkeep.messaging.dead_letter import DeadLetter, DeadLetterSummary
+from orderkeep.messaging.dead_letter import DeadLetter, DeadLetterSummary, LetterHistoryEntry
+from orderkeep.messaging.headers import decode_headers
+from orderkeep.messaging.message import EDITED_FROM_HEADER
 from orderkeep.messaging.outbox_rows import OutboxRow
 from orderkeep.status import Status
 from orderkeep.web.health import CheckAnswer, Health, ReadyAnswer
+from orderkeep.web.operations import FoundLetter
 
 # What one transaction changes at most; see `orderkeep.messaging`.
 _IDS_MAX = 1000
 
 Reference = Annotated[str, msgspec.Meta(max_length=64, examples=["order-17"])]
 References = Annotated[tuple[Reference, ...], msgspec.Meta(min_length=1, max_length=_IDS_MAX)]
+
+
+# A moment in RFC 3339, as everywhere; it is read, and refused, by the routes.
+Moment = Annotated[str, msgspec.Meta(max_length=64, examples=["2024-01-01T10:00:00Z"])]
 
 
 class _Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,19 +35,24 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class OutboxFilterBody(_Body, frozen=True, kw_only=True):
-    """Which outbox rows; what is left out is any."""
+    """Which outbox rows; what is left out is any, and `all` says that any is meant."""
 
     service: Identifier | None = None
     route: Identifier | None = None
     aggregate_id: Identifier | None = None
+    all: bool = False
 
 
 class DeadLetterFilterBody(_Body, frozen=True, kw_only=True):
-    """Which dead letters; what is left out is any."""
+    """Which dead letters; what is left out is any, and `all` says that any is meant."""
 
     service: Identifier | None = None
     queue: Identifier | None = None
     reason: Identifier | None = None
+    aggregate_id: Identifier | None = None
+    set_aside_from: Moment | None = None
+    set_aside_to: Moment | None = None
+    all: bool = False
 
 
 class ChangeOutboxBody(_Body, frozen=True, kw_only=True):
@@ -117,6 +129,7 @@ class DeadLetterAnswer(_Answer, frozen=True, kw_only=True):
     settled_count: int
     first_received_at: str
     set_aside_at: str
+    aggregate_id: str | None = None
     settled_at: str | None = None
 
 
@@ -127,6 +140,18 @@ class DeadLetterPage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class LetterHistoryAnswer(_Answer, frozen=True, kw_only=True):
+    """One thing that became of a dead letter; `message_id` is that of an edited body."""
+
+    at: str
+    event: str
+    reason: str | None = None
+    detail: str | None = None
+    tries: int | None = None
+    actor: str | None = None
+    message_id: str | None = None
+
+
 class WholeDeadLetterAnswer(DeadLetterAnswer, frozen=True, kw_only=True):
     """A dead letter with all that came: `body` is null where it is no UTF-8."""
 
@@ -135,6 +160,8 @@ class WholeDeadLetterAnswer(DeadLetterAnswer, frozen=True, kw_only=True):
     headers: msgspec.Raw
     sender_message_id: str | None
     traceback: str | None = None
+    edited_from: str | None = None
+    history: tuple[LetterHistoryAnswer, ...]
 
 
 class StatusAnswer(Status, frozen=True, kw_only=True):
@@ -181,12 +208,14 @@ def dead_letter_answer(service: str, letter: DeadLetterSummary) -> DeadLetterAns
         settled_count=letter.settled_count,
         first_received_at=rfc3339(letter.first_received_at),
         set_aside_at=rfc3339(letter.set_aside_at),
+        aggregate_id=letter.aggregate_id,
         settled_at=_time_or_none(letter.settled_at),
     )
 
 
-def whole_dead_letter_answer(service: str, letter: DeadLetter) -> WholeDeadLetterAnswer:
+def whole_dead_letter_answer(found: FoundLetter) -> WholeDeadLetterAnswer:
     """Return a dead letter with all that came, exactly as it came."""
+    service, letter = found.service, found.letter
     sender_message_id = letter.sender_message_id
     return WholeDeadLetterAnswer(
         **msgspec.structs.asdict(dead_letter_answer(service, letter.summary)),
@@ -199,6 +228,25 @@ def whole_dead_letter_answer(service: str, letter: DeadLetter) -> WholeDeadLette
             else sender_message_id.decode("utf-8", "backslashreplace")
         ),
         traceback=letter.traceback,
+        edited_from=_edited_from(letter),
+        history=tuple(_history_answer(entry) for entry in found.history),
+    )
+
+
+def _edited_from(letter: DeadLetter) -> str | None:
+    edited_from = decode_headers(letter.headers_json).get(EDITED_FROM_HEADER)
+    return None if edited_from is None else str(edited_from)
+
+
+def _history_answer(entry: LetterHistoryEntry) -> LetterHistoryAnswer:
+    return LetterHistoryAnswer(
+        at=rfc3339(entry.at),
+        event=entry.event,
+        reason=entry.reason,
+        detail=entry.detail,
+        tries=entry.tries,
+        actor=entry.actor,
+        message_id=entry.message_id,
     )
 
 

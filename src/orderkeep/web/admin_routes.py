@@ -1,7 +1,7 @@
 """What operators call: the messages of every service, and how it all does."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import structlog
 from litestar import Request, get, post
@@ -20,7 +20,6 @@ from orderkeep.refusal import Refusal
 from orderkeep.status import Status
 from orderkeep.web.admin_bodies import (
     ChangeAnswer,
-    ChangedAnswer,
     ChangeDeadLettersBody,
     ChangeOutboxBody,
     DeadLetterFilterBody,
@@ -34,8 +33,16 @@ from orderkeep.web.admin_bodies import (
     status_answer,
     whole_dead_letter_answer,
 )
+from orderkeep.web.asked_messages import (
+    changed_answers,
+    counts_of,
+    given_filter,
+    letter_filter,
+    read_moment,
+)
 from orderkeep.web.health import Readiness
-from orderkeep.web.operations import Change, Changed, OperationsDesk
+from orderkeep.web.operations import Change, OperationsDesk
+from orderkeep.web.service_messages import Changed
 
 log = structlog.get_logger()
 
@@ -48,8 +55,6 @@ ReadStatus = Callable[[], Awaitable[Status]]
 
 # The framework keeps the name `state` for itself.
 STATE = QueryParameter(name="state")
-
-FilterT = TypeVar("FilterT")
 
 
 @get("/admin/outbox", opt=_READ, tags=["Operations"], summary="List outbox rows")
@@ -108,13 +113,22 @@ async def list_dead_letters(
     service: FromQuery[Identifier | None] = None,
     queue: FromQuery[Identifier | None] = None,
     reason: FromQuery[Identifier | None] = None,
+    aggregate_id: FromQuery[Identifier | None] = None,
+    set_aside_from: FromQuery[str | None] = None,
+    set_aside_to: FromQuery[str | None] = None,
     cursor: FromQuery[str | None] = None,
     limit: FromQuery[PageLimit] = PAGE_LIMIT_DEFAULT,
 ) -> DeadLetterPage:
     """List what was set aside in every service, service by service, newest first in each."""
     page = await operations_desk.list_dead_letters(
         state=wanted_state,
-        which=DeadLetterFilter(queue=queue, reason=reason),
+        which=DeadLetterFilter(
+            queue=queue,
+            reason=reason,
+            aggregate_id=aggregate_id,
+            set_aside_from=read_moment("query/set_aside_from", set_aside_from),
+            set_aside_to=read_moment("query/set_aside_to", set_aside_to),
+        ),
         service=service,
         cursor=cursor,
         limit=limit,
@@ -138,24 +152,7 @@ async def show_dead_letter(
     found = await operations_desk.find_dead_letter(letter_id)
     if found is None:
         raise Refusal("not_found", f"There is no dead letter {letter_id}.")
-    return whole_dead_letter_answer(*found)
-
-
-@post(
-    "/admin/dead-letters/replay",
-    opt=_WRITE,
-    status_code=200,
-    tags=["Operations"],
-    summary="Send dead letters to their queues again",
-)
-async def replay_dead_letters(
-    request: OperatorRequest, data: JSONBody[ChangeDeadLettersBody], operations_desk: Operations
-) -> ChangeAnswer:
-    """Send messages to their queues again, as if for the first time."""
-    changed = await operations_desk.replay_dead_letters(_dead_letters_change(data, request=request))
-    return _change_answer(
-        "dead_letters_replayed", changed, is_dry_run=data.dry_run, request=request
-    )
+    return whole_dead_letter_answer(found)
 
 
 @post(
@@ -188,7 +185,7 @@ async def show_status(
 
 
 def _outbox_change(data: ChangeOutboxBody, *, request: OperatorRequest) -> Change[OutboxFilter]:
-    which = _given_filter(data.ids, data.filter) or OutboxFilterBody()
+    which = given_filter(data.ids, data.filter) or OutboxFilterBody()
     return Change(
         references=data.ids,
         filter=OutboxFilter(route=which.route, aggregate_id=which.aggregate_id),
@@ -201,35 +198,22 @@ def _outbox_change(data: ChangeOutboxBody, *, request: OperatorRequest) -> Chang
 def _dead_letters_change(
     data: ChangeDeadLettersBody, *, request: OperatorRequest
 ) -> Change[DeadLetterFilter]:
-    which = _given_filter(data.ids, data.filter) or DeadLetterFilterBody()
+    which = given_filter(data.ids, data.filter) or DeadLetterFilterBody()
     return Change(
         references=data.ids,
-        filter=DeadLetterFilter(queue=which.queue, reason=which.reason),
+        filter=letter_filter(which),
         service=which.service,
         is_dry_run=data.dry_run,
         act=Act(actor=request.user.user_id, reason=data.reason),
     )
 
 
-def _given_filter(ids: Sequence[str] | None, which: FilterT | None) -> FilterT | None:
-    """Return the filter, or None where ids were given; refuse both, and neither."""
-    if (ids is None) == (which is None):
-        detail = "give either ids or filter"
-        errors = [{"pointer": "", "detail": detail}]
-        raise Refusal("invalid_request", f"the body: {detail}", members={"errors": errors})
-    return which
-
-
 def _change_answer(
     event: str, changed: Sequence[Changed], *, is_dry_run: bool, request: OperatorRequest
 ) -> ChangeAnswer:
     if not is_dry_run:
-        results = [one.result for one in changed]
-        counts = {f"{result}_count": results.count(result) for result in sorted(set(results))}
-        log.info(event, operator=request.user.user_id, **counts)
-    return ChangeAnswer(
-        results=tuple(ChangedAnswer(id=one.reference, result=one.result) for one in changed)
-    )
+        log.info(event, operator=request.user.user_id, **counts_of(changed))
+    return ChangeAnswer(results=changed_answers(changed))
 
 
 ROUTE_HANDLERS: list[ControllerRouterHandler] = [
@@ -238,7 +222,6 @@ ROUTE_HANDLERS: list[ControllerRouterHandler] = [
     discard_outbox,
     list_dead_letters,
     show_dead_letter,
-    replay_dead_letters,
     discard_dead_letters,
     show_status,
 ]

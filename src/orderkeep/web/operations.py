@@ -1,50 +1,36 @@
 """What operators see of messages, and what they do about them, over every service at once.
 
-Each service has tables of its own, maybe in a database of its own, so a row is known outside by its
-service and its number: `order-17`. A list goes through the services in their order, newest first in
-each. A change is one transaction for each service, in which it is also put on record: should the
-second fail, the first stands, and asking again changes what is left.
+A list goes through the services in their order, newest first in each. A change is one transaction
+for each service, in which it is also put on record: should the second fail, the first stands, and
+asking again changes what is left.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from orderkeep.contracts.page import decode_cursor, encode_cursor
-from orderkeep.database.audit import Act, AuditEntry, append_audit
-from orderkeep.database.transaction import Database, ReadTransaction, Transaction
-from orderkeep.instant import Instant
+from orderkeep.database.audit import Act
+from orderkeep.database.transaction import ReadTransaction
 from orderkeep.messaging.dead_letter import (
     DeadLetter,
     DeadLetterFilter,
     DeadLetterState,
     DeadLetterSummary,
+    LetterHistoryEntry,
     SettledLetter,
     SettleResult,
 )
-from orderkeep.messaging.dead_letters import DeadLetters
-from orderkeep.messaging.outbox_rows import (
-    ChangedRow,
-    OutboxFilter,
-    OutboxRow,
-    OutboxRows,
-    OutboxState,
-)
+from orderkeep.messaging.outbox_rows import ChangedRow, OutboxFilter, OutboxRow, OutboxState
 from orderkeep.refusal import Refusal
-
-_REFERENCE = re.compile(r"([a-z]+)-([1-9][0-9]{0,18})")
-_NUMBER_MAX = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceMessages:
-    """One service's messages."""
-
-    service: str
-    database: Database
-    outbox_rows: OutboxRows
-    dead_letters: DeadLetters
+from orderkeep.web.service_messages import (
+    Changed,
+    RecordedChange,
+    ServiceMessages,
+    apply_on_record,
+    numbers_by_service,
+    resolve,
+)
 
 
 class Numbered(Protocol):
@@ -57,7 +43,6 @@ class Numbered(Protocol):
 
 RowT = TypeVar("RowT", bound=Numbered)
 FilterT = TypeVar("FilterT")
-RowsT = TypeVar("RowsT", bound=Sequence[ChangedRow] | Sequence[SettledLetter])
 
 # What a change is asked for: numbers of one service, or a filter.
 Selection: TypeAlias = Sequence[int] | FilterT
@@ -101,23 +86,18 @@ class Change(Generic[FilterT]):
     is_dry_run: bool
     act: Act
 
+    def recorded(self, action: str) -> RecordedChange:
+        """Return how the change goes on record under the action."""
+        return RecordedChange(act=self.act, action=action, is_dry_run=self.is_dry_run, detail={})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changed:
-    """What became of one row, or would."""
+class FoundLetter:
+    """A dead letter whole, its service, and what became of it, the oldest first."""
 
-    reference: str
-    result: str
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether the row stays as it was; every such result begins with `not`."""
-        return is_refused(self.result)
-
-
-def is_refused(result: str) -> bool:
-    """Return whether a result says that a row stays as it was."""
-    return result.startswith("not_")
+    service: str
+    letter: DeadLetter
+    history: tuple[LetterHistoryEntry, ...]
 
 
 class OperationsDesk:
@@ -173,18 +153,21 @@ class OperationsDesk:
 
         return await self._page(read, service=service, cursor=cursor, limit=limit)
 
-    async def find_dead_letter(self, reference: str) -> tuple[str, DeadLetter] | None:
-        """Return a dead letter whole and its service, or None if there is none so called."""
-        found = self._resolve(reference)
+    async def find_dead_letter(self, reference: str) -> FoundLetter | None:
+        """Return a dead letter whole, or None if there is none so called."""
+        found = resolve(self._services, reference)
         if found is None:
             return None
         one, number = found
 
-        async def work(transaction: ReadTransaction) -> DeadLetter | None:
-            return await one.dead_letters.find(transaction, number)
+        async def work(transaction: ReadTransaction) -> FoundLetter | None:
+            letter = await one.dead_letters.find(transaction, number)
+            if letter is None:
+                return None
+            history = await one.dead_letters.history(transaction, number)
+            return FoundLetter(service=one.service, letter=letter, history=tuple(history))
 
-        letter = await one.database.read(work)
-        return None if letter is None else (one.service, letter)
+        return await one.database.read(work)
 
     async def retry_outbox(self, change: Change[OutboxFilter]) -> list[Changed]:
         """Let parked rows go again."""
@@ -193,10 +176,9 @@ class OperationsDesk:
             one: ServiceMessages, selection: Selection[OutboxFilter]
         ) -> Sequence[ChangedRow]:
             rows = one.outbox_rows
-            return await _apply(
+            return await apply_on_record(
                 one,
-                change,
-                action="outbox.retry",
+                change.recorded("outbox.retry"),
                 work=lambda transaction, now: rows.retry(transaction, selection, now=now),
                 preview=lambda transaction: rows.preview_retry(transaction, selection),
             )
@@ -210,29 +192,11 @@ class OperationsDesk:
             one: ServiceMessages, selection: Selection[OutboxFilter]
         ) -> Sequence[ChangedRow]:
             rows = one.outbox_rows
-            return await _apply(
+            return await apply_on_record(
                 one,
-                change,
-                action="outbox.discard",
+                change.recorded("outbox.discard"),
                 work=lambda transaction, now: rows.discard(transaction, selection, now=now),
                 preview=lambda transaction: rows.preview_discard(transaction, selection),
-            )
-
-        return await self._change(change, apply)
-
-    async def replay_dead_letters(self, change: Change[DeadLetterFilter]) -> list[Changed]:
-        """Send dead letters to their queues again."""
-
-        async def apply(
-            one: ServiceMessages, selection: Selection[DeadLetterFilter]
-        ) -> Sequence[SettledLetter]:
-            letters, result = one.dead_letters, SettleResult.REPLAYED
-            return await _apply(
-                one,
-                change,
-                action="dead_letters.replay",
-                work=lambda transaction, now: letters.replay(transaction, selection, now=now),
-                preview=lambda transaction: letters.preview(transaction, selection, result=result),
             )
 
         return await self._change(change, apply)
@@ -243,13 +207,14 @@ class OperationsDesk:
         async def apply(
             one: ServiceMessages, selection: Selection[DeadLetterFilter]
         ) -> Sequence[SettledLetter]:
-            letters, result = one.dead_letters, SettleResult.DISCARDED
-            return await _apply(
+            letters = one.letter_settlement
+            return await apply_on_record(
                 one,
-                change,
-                action="dead_letters.discard",
-                work=lambda transaction, now: letters.discard(transaction, selection, now=now),
-                preview=lambda transaction: letters.preview(transaction, selection, result=result),
+                change.recorded("dead_letters.discard"),
+                work=lambda transaction, now: letters.discard(
+                    transaction, selection, now=now, act=change.act
+                ),
+                preview=lambda transaction: letters.preview_discard(transaction, selection),
             )
 
         return await self._change(change, apply)
@@ -299,11 +264,7 @@ class OperationsDesk:
                 if change.service in {None, name}
                 for row in await apply(one, change.filter)
             ]
-        numbers: dict[str, list[int]] = {}
-        for reference in change.references:
-            resolved = self._resolve(reference)
-            if resolved is not None:
-                numbers.setdefault(resolved[0].service, []).append(resolved[1])
+        numbers = numbers_by_service(self._services, change.references)
         results = {
             f"{name}-{row.id}": row.result
             for name in self._services
@@ -314,35 +275,3 @@ class OperationsDesk:
             Changed(reference=one, result=results.get(one, SettleResult.NOT_FOUND))
             for one in dict.fromkeys(change.references)
         ]
-
-    def _resolve(self, reference: str) -> tuple[ServiceMessages, int] | None:
-        parts = _REFERENCE.fullmatch(reference)
-        if parts is None or parts[1] not in self._services or int(parts[2]) > _NUMBER_MAX:
-            return None
-        return self._services[parts[1]], int(parts[2])
-
-
-async def _apply(
-    one: ServiceMessages,
-    change: Change[FilterT],
-    *,
-    action: str,
-    work: Callable[[Transaction, Instant], Awaitable[RowsT]],
-    preview: Callable[[ReadTransaction], Awaitable[RowsT]],
-) -> RowsT:
-    """Make the change and put it on record in one transaction, or only tell what it would do."""
-
-    async def act(transaction: Transaction) -> RowsT:
-        now = await transaction.now()
-        rows = await work(transaction, now)
-        entries = [
-            AuditEntry(act=change.act, action=action, subject=f"{one.service}-{row.id}")
-            for row in rows
-            if not is_refused(row.result)
-        ]
-        await append_audit(transaction, entries, now=now)
-        return rows
-
-    if change.is_dry_run:
-        return await one.database.read(preview)
-    return await one.database.transact(act)

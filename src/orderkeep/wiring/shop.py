@@ -8,10 +8,13 @@ from importlib.metadata import version
 import httpx
 from litestar.types import ControllerRouterHandler
 
+from orderkeep.contracts.readers import READERS
 from orderkeep.database.transaction import Database
 from orderkeep.messaging.dead_letters import DeadLetters
+from orderkeep.messaging.letter_settlement import LetterSettlement
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.outbox_rows import OutboxRows
+from orderkeep.messaging.sent_replay import SentReplay
 from orderkeep.metrics import Metrics
 from orderkeep.settings import Settings
 from orderkeep.status import StatusReader
@@ -21,9 +24,12 @@ from orderkeep.web.audit import AuditDesk
 from orderkeep.web.audit_routes import ROUTE_HANDLERS as AUDIT_ROUTES
 from orderkeep.web.auth import TokenAuthenticator
 from orderkeep.web.health import Health, Readiness
-from orderkeep.web.operations import OperationsDesk, ServiceMessages
+from orderkeep.web.operations import OperationsDesk
 from orderkeep.web.queues import ROUTE_HANDLERS as QUEUE_ROUTES
 from orderkeep.web.queues import InboundQueue
+from orderkeep.web.replay_routes import ROUTE_HANDLERS as REPLAY_ROUTES
+from orderkeep.web.replays import ReplayDesk
+from orderkeep.web.service_messages import ServiceMessages
 from orderkeep.wiring import chance
 from orderkeep.wiring.cart_parts import build_cart_parts
 from orderkeep.wiring.keys import token_key
@@ -39,6 +45,7 @@ from orderkeep.wiring.storage import (
     open_brokers,
     open_database,
     relay_of,
+    used_topology,
 )
 
 # Nothing that is never started signs or verifies anything, and no secret is made for it.
@@ -60,19 +67,27 @@ class Shop:
     read_queues: frozenset[str]
 
 
-def build_operations_desk(outboxes: Mapping[str, Outbox], *, database: Database) -> OperationsDesk:
-    """Return the desk for what operators do with messages."""
-    return OperationsDesk(
-        [
-            ServiceMessages(
-                service=outbox.tables.service,
-                database=database,
-                outbox_rows=OutboxRows(outbox),
-                dead_letters=DeadLetters(outbox),
-            )
-            for outbox in outboxes.values()
-        ]
-    )
+def build_messages(
+    settings: Settings, outboxes: Mapping[str, Outbox], *, database: Database
+) -> list[ServiceMessages]:
+    """Return the messages of every service, as operators see them."""
+    topology = used_topology(settings)
+    return [
+        ServiceMessages(
+            service=outbox.tables.service,
+            database=database,
+            outbox_rows=OutboxRows(outbox),
+            dead_letters=DeadLetters(outbox),
+            letter_settlement=LetterSettlement(outbox),
+            sent_replay=SentReplay(outbox, topology=topology),
+        )
+        for outbox in outboxes.values()
+    ]
+
+
+def build_replay_desk(messages: Sequence[ServiceMessages]) -> ReplayDesk:
+    """Return the desk for replays."""
+    return ReplayDesk(messages, readers=READERS, new_message_id=chance.new_uuid)
 
 
 def build_status_reader(settings: Settings, outboxes: Mapping[str, Outbox]) -> StatusReader:
@@ -181,6 +196,8 @@ def _web_parts(
     """Return what the application is made of; without services it answers nothing but health."""
     status_reader = build_status_reader(settings, outboxes)
 
+    messages = build_messages(settings, outboxes, database=database)
+
     async def refresh_metrics() -> None:
         # First what can be told without the database as well.
         found = await readiness.ask()
@@ -195,7 +212,8 @@ def _web_parts(
     return WebParts(
         route_handlers=_route_handlers(services) if services else [],
         dependencies={
-            "operations_desk": build_operations_desk(outboxes, database=database),
+            "operations_desk": OperationsDesk(messages),
+            "replay_desk": build_replay_desk(messages),
             "audit_desk": AuditDesk(database),
             "readiness": readiness,
             "read_status": read_status,
@@ -276,6 +294,7 @@ def _services(
 def _route_handlers(services: Sequence[ServiceParts]) -> list[ControllerRouterHandler]:
     handlers: list[ControllerRouterHandler] = [
         *OPERATION_ROUTES,
+        *REPLAY_ROUTES,
         *AUDIT_ROUTES,
         *QUEUE_ROUTES,
     ]

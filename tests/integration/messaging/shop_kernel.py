@@ -33,6 +33,7 @@ from orderkeep.messaging import (
     Event,
     Exchange,
     ExchangeType,
+    LetterSettlement,
     MessageOutcome,
     Outbox,
     OutboxRows,
@@ -40,6 +41,7 @@ from orderkeep.messaging import (
     Queue,
     Received,
     RetryPolicy,
+    SentReplay,
     Subscription,
     Topology,
     service_tables,
@@ -136,6 +138,8 @@ class Shop:
     outbox: Outbox = field(init=False)
     outbox_rows: OutboxRows = field(init=False)
     dead_letters: DeadLetters = field(init=False)
+    settlement: LetterSettlement = field(init=False)
+    sent_replay: SentReplay = field(init=False)
     outcomes: list[tuple[str, MessageOutcome]] = field(default_factory=list)
     dispatch_policy: DispatchPolicy = field(
         default_factory=lambda: DispatchPolicy(
@@ -158,6 +162,8 @@ class Shop:
         self.outbox = Outbox(SHOP, new_message_id=lambda: str(uuid.uuid4()))
         self.outbox_rows = OutboxRows(self.outbox)
         self.dead_letters = DeadLetters(self.outbox)
+        self.settlement = LetterSettlement(self.outbox)
+        self.sent_replay = SentReplay(self.outbox, topology=TOPOLOGY)
 
     def dispatcher(self) -> Dispatcher:
         return Dispatcher(

@@ -317,7 +317,7 @@ async def test_a_message_sent_anew_after_its_letter_was_discarded_is_tried_again
     await shop.work_until_drained(Answers(m1=ZeroDivisionError()))
 
     async def discard(transaction) -> None:
-        await shop.dead_letters.discard(transaction, [1], now=await transaction.now())
+        await shop.settlement.discard(transaction, [1], now=await transaction.now())
 
     await shop.database.transact(discard)
     await publish(shop, message(1))

@@ -10,6 +10,7 @@ from orderkeep.web.admin_routes import ROUTE_HANDLERS as OPERATION_ROUTES
 from orderkeep.web.audit import AuditDesk
 from orderkeep.web.audit_routes import ROUTE_HANDLERS as AUDIT_ROUTES
 from orderkeep.web.health import Readiness
+from orderkeep.web.replay_routes import ROUTE_HANDLERS as REPLAY_ROUTES
 from tests.integration.web.message_stage import Stage, read_status
 from tests.unit.web.small_shop import Shop
 
@@ -27,9 +28,10 @@ def stage(database: Database) -> Stage:
 @pytest.fixture
 async def client(shop: Shop, stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     """An operator, who may do everything."""
-    shop.route_handlers = [*OPERATION_ROUTES, *AUDIT_ROUTES]
+    shop.route_handlers = [*OPERATION_ROUTES, *REPLAY_ROUTES, *AUDIT_ROUTES]
     shop.dependencies = {
         "operations_desk": stage.desk(),
+        "replay_desk": stage.replay_desk(),
         "audit_desk": AuditDesk(stage.database),
         "readiness": Readiness([]),
         "read_status": read_status,

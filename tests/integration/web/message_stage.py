@@ -1,22 +1,34 @@
 """Two services with messages of their own in one database, and how an operator calls about them."""
 
+import time
+from itertools import count as numbers_from
+from types import MappingProxyType
+
 import httpx
 from sqlalchemy import bindparam, update
 
 from orderkeep.carts.tables import KERNEL as CART
+from orderkeep.contracts.readers import READERS
+from orderkeep.contracts.topology import TOPOLOGY
 from orderkeep.database.statement import Statement
 from orderkeep.database.transaction import Database, Transaction
 from orderkeep.instant import Instant
 from orderkeep.messaging.dead_letter import Failure
 from orderkeep.messaging.dead_letters import DeadLetters
-from orderkeep.messaging.message import Delivery, Event
+from orderkeep.messaging.letter_settlement import LetterSettlement
+from orderkeep.messaging.message import Delivery, Event, Headers
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.outbox_rows import OutboxRows
+from orderkeep.messaging.sent_replay import SentReplay
 from orderkeep.orders.tables import KERNEL as ORDER
 from orderkeep.status import OutboxStatus, Status
-from orderkeep.web.operations import OperationsDesk, ServiceMessages
+from orderkeep.web.operations import OperationsDesk
+from orderkeep.web.replays import ReplayDesk
+from orderkeep.web.service_messages import ServiceMessages
 
 NOW = Instant(1_704_103_200_000_000)
+# What is older than the memory of consumers is not replayed unasked.
+LATELY = Instant(time.time_ns() // 1000 - 60_000_000)  # noqa: TID251 (databases compare it with their clock)
 NOW_TEXT = "2024-01-01T10:00:00Z"
 TABLES = {"order": ORDER, "cart": CART}
 FAIL = {
@@ -38,17 +50,26 @@ class Stage:
             name: Outbox(tables, new_message_id=lambda: "drawn") for name, tables in TABLES.items()
         }
 
+    def messages(self) -> list[ServiceMessages]:
+        return [
+            ServiceMessages(
+                service=name,
+                database=self.database,
+                outbox_rows=OutboxRows(outbox),
+                dead_letters=DeadLetters(outbox),
+                letter_settlement=LetterSettlement(outbox),
+                sent_replay=SentReplay(outbox, topology=TOPOLOGY),
+            )
+            for name, outbox in self.outboxes.items()
+        ]
+
     def desk(self) -> OperationsDesk:
-        return OperationsDesk(
-            [
-                ServiceMessages(
-                    service=name,
-                    database=self.database,
-                    outbox_rows=OutboxRows(outbox),
-                    dead_letters=DeadLetters(outbox),
-                )
-                for name, outbox in self.outboxes.items()
-            ]
+        return OperationsDesk(self.messages())
+
+    def replay_desk(self) -> ReplayDesk:
+        numbers = numbers_from(1)
+        return ReplayDesk(
+            self.messages(), readers=READERS, new_message_id=lambda: f"edited-{next(numbers)}"
         )
 
     async def append(self, service: str, count: int, *, route: str = "cart-sync") -> None:
@@ -83,6 +104,8 @@ class Stage:
         body: bytes = b"{}",
         queue: str = "cart-sync",
         message_id: bytes | None = None,
+        first_received_at: Instant = LATELY,
+        headers: Headers = MappingProxyType({"x-from": "afar"}),
     ) -> None:
         failures = [
             Failure(
@@ -94,14 +117,14 @@ class Stage:
                     body=body,
                     message_id=message_id,
                     type="any",
-                    headers={"x-from": "afar"},
+                    headers=dict(headers),
                     redelivered=False,
                 ),
                 reason="malformed_json",
                 detail="the body is not JSON",
                 traceback=None,
                 tries=1,
-                first_received_at=NOW,
+                first_received_at=first_received_at,
             )
             for number in range(1, count + 1)
         ]

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from orderkeep.database.audit import Act, AuditEntry, AuditFilter, append_audit, list_audit
-from orderkeep.web import operations
+from orderkeep.web import service_messages
 from tests.integration.web.message_stage import Stage, change, ids_of
 from tests.unit.web.small_shop import Shop
 
@@ -64,7 +64,7 @@ async def test_an_act_that_cannot_be_put_on_record_has_no_effect(
         message = "the record cannot be written"
         raise LookupError(message)
 
-    monkeypatch.setattr(operations, "append_audit", fail)
+    monkeypatch.setattr(service_messages, "append_audit", fail)
     answer = await client.post("/api/v1/admin/outbox/retry", json={"ids": ["order-1"]})
 
     assert answer.status_code == 500

@@ -5,7 +5,7 @@ import base64
 import httpx
 import pytest
 
-from tests.integration.web.message_stage import NOW_TEXT, Stage, change, ids_of
+from tests.integration.web.message_stage import NOW, NOW_TEXT, Stage, change, ids_of
 from tests.unit.web.small_shop import Shop
 
 
@@ -148,10 +148,14 @@ async def test_a_dry_run_tells_and_changes_nothing(
         {"ids": [1]},
         {"filter": {"unknown": "x"}},
         {"filter": {"service": "a b"}},
+        {"filter": {}},
+        {"filter": {"service": None}},
+        {"filter": {"all": False}},
+        {"filter": {"all": True, "service": "order"}},
         {"ids": ["order-1"], "dry_run": "yes"},
     ],
 )
-@pytest.mark.parametrize("path", ["outbox/retry", "dead-letters/replay"])
+@pytest.mark.parametrize("path", ["outbox/retry", "dead-letters/replay", "outbox/replay"])
 async def test_what_to_change_is_said_in_one_way(
     client: httpx.AsyncClient, path: str, body: dict
 ) -> None:
@@ -173,7 +177,7 @@ async def test_what_to_change_is_said_in_one_way(
 async def test_a_dead_letter_shows_exactly_what_came(
     client: httpx.AsyncClient, stage: Stage, raw: bytes, text: str | None
 ) -> None:
-    await stage.set_aside("cart", 1, body=raw, message_id=b"\xffid")
+    await stage.set_aside("cart", 1, body=raw, message_id=b"\xffid", first_received_at=NOW)
 
     answer = await client.get("/api/v1/admin/dead-letters/cart-1")
 
@@ -197,6 +201,15 @@ async def test_a_dead_letter_shows_exactly_what_came(
         "body": text,
         "headers": {"x-from": "afar"},
         "sender_message_id": "\\xffid",
+        "history": [
+            {
+                "at": NOW_TEXT,
+                "event": "set_aside",
+                "reason": "malformed_json",
+                "detail": "the body is not JSON",
+                "tries": 1,
+            }
+        ],
     }
 
 

@@ -9,7 +9,8 @@ from orderkeep.cli.exits import WrongUsageError
 from orderkeep.cli.message_changes import Wanted, change_all, wanted
 from orderkeep.messaging.dead_letter import DeadLetterFilter, DeadLetterState
 from orderkeep.messaging.outbox_rows import OutboxFilter, OutboxState
-from orderkeep.web.operations import Change, Changed
+from orderkeep.web.operations import Change
+from orderkeep.web.service_messages import Changed
 
 ANY = OutboxFilter()
 BY_ROUTE = OutboxFilter(route="cart-sync")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tests.unit.cli.conftest import Invoke
 
 # 2024-01-01T10:00:00Z
 AT = Instant(1_704_103_200_000_000)
+# What is older than the memory of consumers is not replayed unasked.
+LATELY = Instant(time.time_ns() // 1000 - 60_000_000)  # noqa: TID251 (the database compares it with its clock)
 POISON = b"\x00\xff{\xc3(\n\x1b[31m\xed\xa0\x80"
 
 PARK_ALL = Statement(text("update order_outbox set state = 'failed'"))
@@ -95,7 +98,7 @@ def failed(queue: str, body: bytes, reason: str) -> Failure:
         detail="what went wrong",
         traceback="Traceback:\n  somewhere",
         tries=3,
-        first_received_at=AT,
+        first_received_at=LATELY,
     )
 
 

@@ -36,6 +36,11 @@ STATUS_BY_CODE = {
     "order_not_ready": 409,
     "stock_exists": 409,
     "case_resolved": 409,
+    # Of replays, about which the contract is silent.
+    "dead_letter_not_open": 409,
+    "dead_letter_unreadable": 409,
+    "message_not_remembered": 409,
+    "message_took_effect": 409,
     "version_mismatch": 412,
     "invalid_request": 422,
     "unknown_sku": 422,
