@@ -135,7 +135,8 @@ def _lost_or_invented(world: World) -> Findings:
             if trade_no not in trades:
                 order_no = world.bank.order_of_trade[trade_no]
                 yield "I1", f"order {order_no}", f"money of trade {trade_no} is on no record"
-        if journal.is_refused and not journal.answered and journal.user_id in stored.values():
+        is_told = journal.is_refused and not journal.is_doubtful and not journal.answered
+        if is_told and journal.user_id in stored.values():
             yield "I2", f"user {journal.user_id}", "was refused, and has an order"
     for order_no, user_id in stored.items():
         if user_id not in attempted:

@@ -202,9 +202,16 @@ class Process:
         """
         if self.is_dead:
             raise ProcessKilledError
-        await asyncio.sleep(seconds)
-        while self.world.loop.now_s < self.frozen_until_s:
-            await asyncio.sleep(self.frozen_until_s - self.world.loop.now_s)
+        loop = self.world.loop
+        # What `asyncio.sleep` does, in fewer steps: half of all that happens here is waiting.
+        waiting = loop.create_future()
+        timer = loop.call_at(loop.now_s + seconds, _wake, waiting)
+        try:
+            await waiting
+        finally:
+            timer.cancel()
+        while loop.now_s < self.frozen_until_s:
+            await asyncio.sleep(self.frozen_until_s - loop.now_s)
         if self.is_dead:
             raise ProcessKilledError
 
@@ -245,6 +252,11 @@ class Process:
         if isinstance(error, ProcessKilledError):
             # At a failure point; the rest of the process goes with it.
             self.kill("at a failure point")
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def _part(parts: dict[str, object], kind: type[T]) -> T:

@@ -63,6 +63,7 @@ class Journal:
     Attributes:
         is_attempted: Before the first request was sent.
         answered: The order of each answer that said there is one.
+        is_doubtful: A request for it had no answer: it may be under way still.
         is_refused: The last answer said there is none.
         seen: Each status in which the order was shown, in order.
         notified: The trades that the payment service has answered for.
@@ -70,6 +71,7 @@ class Journal:
 
     user_id: str
     is_attempted: bool = False
+    is_doubtful: bool = False
     answered: list[str] = field(default_factory=list)
     is_refused: bool = False
     seen: list[str] = field(default_factory=list)
@@ -153,7 +155,8 @@ class Shopper:
         for tries_count in range(_ASKED_COUNT_MAX):
             try:
                 return await self._ask_for_order(wanted=self._wanted)
-            except _NOBODY_KNOWS:
+            except _NOBODY_KNOWS as error:
+                self.journal.is_doubtful |= isinstance(error, UnknownOutcomeError)
                 await asyncio.sleep((0.2 + draws.random()) * 2**tries_count)
             except Refusal as refusal:
                 if refusal.code == "in_progress":
