@@ -23,6 +23,7 @@ from bench import (
     closing_on_servers,
     dispatch_on_servers,
     flow_on_servers,
+    growth_on_servers,
     orders_on_servers,
     orders_over_http,
     outbox_dispatch,
@@ -48,6 +49,7 @@ PROGRAMS: dict[str, ModuleType] = {
         closing_on_servers,
         flow_on_servers,
         soak_on_servers,
+        growth_on_servers,
     )
 }
 

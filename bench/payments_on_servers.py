@@ -6,7 +6,8 @@ turns:
 - the service's own consumer, with the default settings, pays all of them: inbox, order, history,
   stock, payment and events in one commit for each batch, then one acknowledgement;
 - a bare consumer on the same client library receives the same messages and acknowledges a hundred
-  at once: what the broker and the library can do with no database at all.
+  at once: what the broker and the library can do with no database at all;
+- so does one in C, where librabbitmq can be compiled with: what the broker can do.
 
 After each turn of ours the books are checked: every order is paid, once, and no message is left.
 """
@@ -30,6 +31,7 @@ from bench.bare_amqp import (
     properties_of,
     publish_all,
 )
+from bench.bare_librabbitmq import LIBRABBITMQ, consume_from_c, has_librabbitmq
 from bench.books import WrongBooksError
 from bench.figures import Figure, bar_line, figure_of, keep, say, table
 from bench.placing_by_desk import open_desk, order_requests
@@ -41,6 +43,7 @@ from bench.servers import (
     tidy_up,
     versions,
 )
+from bench.sizes import arguments_of
 from bench.stage import settings_for, stocked_database
 from orderkeep.contracts import payment_success_notify
 from orderkeep.contracts.payment_success_notify import PaymentSucceeded
@@ -59,6 +62,9 @@ from tests.servers.postgresql import PostgresServer
 NAME = "payments_on_servers"
 
 ROUND_COUNT = 3
+
+FULL_SIZES = {"round_count": 9}
+
 PAYMENT_COUNT = 5000
 
 CONSUMER = "the consumer"
@@ -180,8 +186,15 @@ class Paying:
 
     async def by_bare_consumer(self, kind: str, broker_url: str) -> float:
         """Receive and acknowledge all; return messages per second."""
+        message_count = REPEAT_COUNT * PAYMENT_COUNT
+        if kind == LIBRABBITMQ:
+            return message_count / await asyncio.to_thread(
+                consume_from_c,
+                broker_url,
+                payment_success_notify.QUEUE,
+                message_count=message_count,
+            )
         async with open_channel(broker_url, kind=KINDS[kind]) as channel:
-            message_count = REPEAT_COUNT * PAYMENT_COUNT
             elapsed_s = await consume_all(
                 channel, payment_success_notify.QUEUE, message_count=message_count
             )
@@ -240,10 +253,10 @@ def _check_queue_is_empty(broker_url: str) -> None:
         raise WrongBooksError(message)
 
 
-def measure(paying: Paying) -> None:
+def measure(paying: Paying, *, round_count: int) -> None:
     """Measure all ways in turns."""
-    for number in range(ROUND_COUNT):
-        for way in (CONSUMER, *KINDS):
+    for number in range(round_count):
+        for way in (CONSUMER, *KINDS, *([LIBRABBITMQ] if has_librabbitmq() else [])):
             with (
                 own_database(paying.server, template=paying.template) as name,
                 own_vhost(rabbitmq_server()) as broker_url,
@@ -258,10 +271,10 @@ def measure(paying: Paying) -> None:
                     rate = uvloop.run(paying.by_bare_consumer(way, broker_url))
                 _check_queue_is_empty(broker_url)
             paying.rates.setdefault(way, []).append(rate)
-            say(f"  round {number + 1} of {ROUND_COUNT}, {way}: {rate:,.0f} payments/s")
+            say(f"  round {number + 1} of {round_count}, {way}: {rate:,.0f} payments/s")
 
 
-def run() -> dict[str, Any]:
+def run(*, round_count: int = ROUND_COUNT) -> dict[str, Any]:
     """Measure and return the results as JSON."""
     configure_logging("warning", log_format="auto")
     server = postgresql_server()
@@ -273,15 +286,17 @@ def run() -> dict[str, Any]:
         paying = Paying(server=server, template=template, folder=Path(directory))
         uvloop.run(paying.place_orders())
         tidy_up(server, template)
-        measure(paying)
+        measure(paying, round_count=round_count)
     figures = {way: figure_of(rates) for way, rates in paying.rates.items()}
     return {
         "servers": measured_on,
-        "rounds": ROUND_COUNT,
+        "rounds": round_count,
         "payments": PAYMENT_COUNT,
         "payments_per_s": {way: figure.as_json() for way, figure in figures.items()},
         "of_the_limit": {
-            way: round(figures[CONSUMER].median / figures[way].median, 2) for way in KINDS
+            way: round(figures[CONSUMER].median / figure.median, 2)
+            for way, figure in figures.items()
+            if way != CONSUMER
         },
     }
 
@@ -314,6 +329,6 @@ def show(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    _results = run()
+    _results = run(**arguments_of(__doc__, round_count=ROUND_COUNT))
     keep(NAME, _results)
     print(show(_results))

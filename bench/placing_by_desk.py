@@ -83,11 +83,26 @@ async def open_desk(settings: Settings) -> AsyncIterator[OrderDesk]:
 
 
 async def place_by_desk(
-    settings: Settings, *, is_hot: bool, waiting_count: int, warm_up_s: float, measured_s: float
+    settings: Settings,
+    *,
+    is_hot: bool,
+    waiting_count: int,
+    warm_up_s: float,
+    measured_s: float,
+    first_number: int = 0,
 ) -> Placed:
-    """Keep so many requests waiting until the time is up; each is answered after its commit."""
+    """Keep so many requests waiting until the time is up; each is answered after its commit.
+
+    Args:
+        settings: Name the database.
+        is_hot: All want one SKU.
+        waiting_count: Requests under way at once.
+        warm_up_s: Not counted.
+        measured_s: Counted.
+        first_number: Of the first key.
+    """
     loop = asyncio.get_running_loop()
-    requests = order_requests(is_hot=is_hot)
+    requests = order_requests(is_hot=is_hot, first_number=first_number)
     answered: list[tuple[float, float]] = []
     async with open_desk(settings) as desk:
         counted_from_s = loop.time() + warm_up_s

@@ -13,10 +13,10 @@ from orderkeep.wiring import chance
 
 async def place_due(
     database: Database, outbox: Outbox, *, first_number: int, count: int, due_at: Instant
-) -> None:
-    """Place so many orders of two lines, all due at one moment, in one commit."""
+) -> list[str]:
+    """Place orders of two lines, all due at one moment, in one commit; return their numbers."""
 
-    async def write(transaction: Transaction) -> None:
+    async def write(transaction: Transaction) -> list[str]:
         now = await transaction.now()
         answers = await place_orders(
             transaction,
@@ -27,9 +27,11 @@ async def place_due(
             ),
             draw_number=chance.draw_order_number,
         )
-        assert all(isinstance(answer, PlacedOrder) for answer in answers)
+        placed = [answer for answer in answers if isinstance(answer, PlacedOrder)]
+        assert len(placed) == count
+        return [answer.order.order_no for answer in placed]
 
-    await database.transact(write)
+    return await database.transact(write)
 
 
 def _request(number: int) -> PlaceOrder:
