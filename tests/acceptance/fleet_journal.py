@@ -17,6 +17,9 @@ _WRONG_KEPT_MAX = 50
 
 NO_ANSWER = "no_answer"
 
+# There was nobody to send it to: it cannot have been made.
+UNREACHED = "unreached"
+
 
 class Outcome(StrEnum):
     """What a client knows of its order."""
@@ -34,7 +37,8 @@ class OrderNote:
         front_no: Which of the processes that serve was asked.
         sent_at_s: On the clock `time.monotonic`.
         answered_at_s: None where no answer came.
-        code: The status of a success, the code of a refusal; `no_answer` where none came.
+        code: The status of a success, the code of a refusal; `no_answer` where none came, and
+            `unreached` where nobody could be asked.
     """
 
     user_id: str
@@ -52,6 +56,8 @@ class OrderNote:
         """What the client knows."""
         if self.status == 201:
             return Outcome.ACCEPTED
+        if self.code == UNREACHED:
+            return Outcome.REFUSED
         if self.status is None or self.status >= 500 or self.code == "in_progress":
             return Outcome.UNKNOWN
         return Outcome.REFUSED

@@ -19,7 +19,7 @@ import httpx
 from orderkeep.demo import DemoOptions, DemoSummary, run_demo
 from orderkeep.demo.visits import AcknowledgedOrder
 from tests.acceptance.crowd import Crowd
-from tests.acceptance.fleet_journal import FleetJournal, OrderNote, code_of
+from tests.acceptance.fleet_journal import UNREACHED, FleetJournal, OrderNote, code_of
 from tests.acceptance.running import RunningShop
 
 # Few, so that everybody wants the same ones.
@@ -219,6 +219,7 @@ class _Shopper:
     clients: Sequence[httpx.AsyncClient]
     journal: FleetJournal
     asked_count: int = 0
+    was_unreached: bool = False
 
     async def order(self, note: OrderNote) -> bool:
         """Order, and return whether it was accepted."""
@@ -232,6 +233,8 @@ class _Shopper:
             headers={"Idempotency-Key": note.key},
         )
         if response is None:
+            if self.was_unreached:
+                note.code = UNREACHED
             return False
         take_answer(note, response)
         return note.order_no is not None
@@ -283,6 +286,7 @@ class _Shopper:
                 path, json=body, headers={**self.authorization, **(headers or {})}
             )
         except httpx.TransportError as error:
+            self.was_unreached = isinstance(error, httpx.ConnectError)
             self.journal.note_silence(step, error)
             return None
         self.journal.note_answer(step, response)

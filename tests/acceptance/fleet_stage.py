@@ -142,7 +142,7 @@ class Stage:
     def _finish_journal(self, report: Report, journal: FleetJournal) -> None:
         """Ask again for what nobody knows, and note what clients were told."""
         open_count = len(journal.with_outcome(Outcome.UNKNOWN))
-        settled, wrong = settle_unknown(self.fleet.front, journal, self.books)
+        settled, wrong = settle_unknown(self.fleet.fronts, journal, self.books)
         report.add("requests", journal.total())
         report.add("orders asked for, by key", len(journal.orders))
         report.add("... accepted in the end", len(journal.with_outcome(Outcome.ACCEPTED)))

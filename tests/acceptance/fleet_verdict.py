@@ -1,5 +1,6 @@
 """Compares a fleet that has come to rest with what its clients were told, and with itself."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,15 @@ _TELL_S = 5.0
 
 _ASKED_AT_ONCE = 8
 
+# What is answered "not now" is asked again, for a while.
+_TRIES_MAX = 20
+
+_ANSWER_S_MAX = 30.0
+
+_LOOK_S = 0.2
+
+_pause = threading.Event()
+
 
 @dataclass(slots=True, kw_only=True)
 class Settled:
@@ -45,18 +55,26 @@ def seconds_until(condition: Callable[[], bool], what: str, *, within_s: float) 
 
 
 def settle_unknown(
-    front: RunningShop, journal: FleetJournal, books: FleetBooks
+    fronts: Sequence[RunningShop], journal: FleetJournal, books: FleetBooks
 ) -> tuple[Settled, list[str]]:
-    """Send every order again whose outcome nobody knows; return what came, and what is wrong."""
+    """Send every order again whose outcome nobody knows; return what came, and what is wrong.
+
+    What was made is asked for twice: the key must go on to stand for it.
+    """
     settled, wrong = Settled(), []
     known = books.orders_by_key()
     notes = journal.with_outcome(Outcome.UNKNOWN)
     with (
-        httpx.Client(base_url=f"{front.url}/api/v1", timeout=30.0, trust_env=False) as client,
+        httpx.Client(timeout=_ANSWER_S_MAX, trust_env=False) as client,
         ThreadPoolExecutor(_ASKED_AT_ONCE) as pool,
     ):
-        answers = pool.map(lambda note: {_ask_again(client, front, note) for _ in range(2)}, notes)
-        for note, told in zip(notes, answers, strict=True):
+
+        def ask(note: OrderNote) -> set[str | None]:
+            front = fronts[note.front_no % len(fronts)]
+            times = 1 if known.get((note.user_id, note.key)) is None else 2
+            return {_ask_again(client, front, note) for _ in range(times)}
+
+        for note, told in zip(notes, pool.map(ask, notes), strict=True):
             before = known.get((note.user_id, note.key))
             if note.outcome is Outcome.UNKNOWN:
                 wrong.append(f"the key {note.key} gets no verdict: {note.code}")
@@ -76,7 +94,14 @@ def _ask_again(client: httpx.Client, front: RunningShop, note: OrderNote) -> str
         "Authorization": f"Bearer {front.token(note.user_id)}",
         "Idempotency-Key": note.key,
     }
-    take_answer(note, client.post("/orders", json={"items": note.items}, headers=headers))
+    for _ in range(_TRIES_MAX):
+        answer = client.post(
+            f"{front.url}/api/v1/orders", json={"items": note.items}, headers=headers
+        )
+        take_answer(note, answer)
+        if note.outcome is not Outcome.UNKNOWN:
+            break
+        _pause.wait(_LOOK_S)
     return note.order_no
 
 
@@ -110,9 +135,13 @@ def rest(
             tell(under_way)
         try:
             under_way = books.under_way()
-            return not under_way and books.order_event_ids() <= observer.message_ids()
+            if not under_way and books.order_event_ids() <= observer.message_ids():
+                return True
         except NO_ANSWER:
-            return False
+            pass
+        # The looking costs the fleet more than the waiting.
+        _pause.wait(_LOOK_S)
+        return False
 
     try:
         return seconds_until(is_at_rest, "the fleet rests", within_s=within_s)

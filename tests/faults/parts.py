@@ -52,19 +52,27 @@ PARTS: Mapping[str, Part] = {
             minutes=10.0,
             says="every process dies at one failure point after the other",
             span=LifeSpan(is_armed=True, at_least_s=2.0, at_most_s=6.0),
+            shoppers_count=10,
             # The sweep finds something to close only where it is quicker than the message.
             settings={"sweep_grace_s": 0},
         ),
         Part(
             name="servers",
             minutes=9.0,
-            says="processes, PostgreSQL and RabbitMQ are killed at random",
-            span=LifeSpan(is_armed=False, at_least_s=0.3, at_most_s=6.0),
+            says="processes, PostgreSQL and RabbitMQ are killed, and cut off from each other",
+            span=LifeSpan(is_armed=True, at_least_s=0.1, at_most_s=4.0),
+            shoppers_count=14,
+            settings={"sweep_grace_s": 0},
             lanes={
-                "database": {"kill_postgresql": 8, "stop_postgresql": 1},
-                "broker": {"kill_rabbitmq": 1},
+                "database": {
+                    "kill_postgresql": 6,
+                    "stop_postgresql": 1,
+                    "cut_commits": 3,
+                    "cut_database": 1,
+                },
+                "broker": {"kill_rabbitmq": 3, "cut_confirms": 1},
             },
-            pauses={"database": 8.0, "broker": 10.0},
+            pauses={"database": 8.0, "broker": 8.0},
         ),
         Part(
             name="network",
@@ -95,7 +103,8 @@ PARTS: Mapping[str, Part] = {
             name="everything",
             minutes=5.0,
             says="all of it at once",
-            span=LifeSpan(is_armed=True, at_least_s=2.0, at_most_s=12.0),
+            span=LifeSpan(is_armed=True, at_least_s=2.0, at_most_s=8.0),
+            shoppers_count=16,
             lanes={
                 "database": {**_NETWORK["database"], "kill_postgresql": 4, "stop_postgresql": 1},
                 "broker": {

@@ -146,7 +146,7 @@ def _come_to_rest(shop: Shop, tally: Tally, *, last_fault_s: float) -> None:
         tally.findings.append(f"STUCK: {error}")
     shop.recoveries_s[DRAINED].append(time.monotonic() - last_fault_s)
     say(f"{shop.part.name}: at rest after {shop.recoveries_s[DRAINED][-1]:.1f} s")
-    settled, wrong = settle_unknown(shop.fleet.front, shop.journal, shop.books)
+    settled, wrong = settle_unknown(shop.fleet.fronts, shop.journal, shop.books)
     tally.recovered = settled.made_count
     for line in wrong:
         kind = "doubled" if "stood for" in line else "unexpected"

@@ -31,7 +31,8 @@ _ANSWER_S_MAX = 0.5
 # What `serve` ends with, and says, when it is started while its database is away: that is for
 # whoever started it to see, and to start it again.
 _REFUSED = 2
-_NO_DATABASE = "orderkeep: cannot connect to PostgreSQL"
+_NO_DATABASE = "orderkeep: cannot "
+_BACK_OFF_S = 1.0
 
 # One that is not ready after so long is killed as if it were.
 _START_S_MAX = 30.0
@@ -89,9 +90,12 @@ class Ward:
         self.turn = threading.RLock()
         self.life = replace(next(lives), point=None)
         self._lives = lives
+        self.lives_count = 0
         self._born_s = time.monotonic()
         self._ready_s: float | None = self._born_s
         self._asked_s = 0.0
+        self._not_before_s = 0.0
+        self._is_accounted = False
         self._was_killed = False
         self._plain = dict(member.environment)
 
@@ -103,12 +107,14 @@ class Ward:
                     self.kill(supervisor)
                 return
             self._account(supervisor)
-            self.begin(next(self._lives))
+            if time.monotonic() >= self._not_before_s:
+                self.begin(next(self._lives))
 
     def kill(self, supervisor: "Supervisor") -> None:
         """Kill it the way a power cut would, and count it if it was we."""
         with self.turn:
             if not self.member.is_alive:
+                self._account(supervisor)
                 return
             self._was_killed = True
             self.member.kill()
@@ -117,7 +123,9 @@ class Ward:
     def begin(self, life: Life) -> None:
         """Start it for a life."""
         self.life = life
+        self.lives_count += 1
         self._was_killed = False
+        self._is_accounted = False
         self._born_s = time.monotonic()
         self._ready_s = self._born_s if life.point is None else None
         self.member.environment = {**self._plain, **life.variables}
@@ -143,8 +151,6 @@ class Ward:
                 return
             self.member.preload = None
             self.kill(supervisor)
-            if not self._was_killed:
-                self._account(supervisor)
             self.begin(FOREVER)
 
     def _is_over(self) -> bool:
@@ -165,8 +171,9 @@ class Ward:
         return now_s - self._ready_s > self.life.seconds
 
     def _account(self, supervisor: "Supervisor") -> None:
-        if self._was_killed:
+        if self._was_killed or self._is_accounted:
             return
+        self._is_accounted = True
         assert self.member.process is not None
         code = self.member.process.returncode
         if code == -signal.SIGKILL and self.life.point is not None:
@@ -174,8 +181,10 @@ class Ward:
             supervisor.fired_by_role[self.member.role] += 1
             return
         last_lines = self.member.log_text()[-1000:].splitlines()[-3:]
-        if code == _REFUSED and last_lines and last_lines[-1].startswith(_NO_DATABASE):
+        is_refused = code == _REFUSED and self.member.role == "serve"
+        if is_refused and last_lines and last_lines[-1].startswith(_NO_DATABASE):
             supervisor.without_database_count += 1
+            self._not_before_s = time.monotonic() + _BACK_OFF_S
             return
         supervisor.unexpected.append(
             f"{self.member.name} ended by itself with {code}: {last_lines}"
@@ -236,6 +245,14 @@ class Supervisor:
             for ward in wards:
                 stack.enter_context(ward.turn)
             yield
+
+    def lives_of(self, role: str) -> dict[str, int]:
+        """Return of each that runs and is ready which of its lives this is, by its name."""
+        return {
+            ward.member.name: ward.lives_count
+            for ward in self.with_role(role)
+            if ward.member.is_alive and ward.member.is_ready(within_s=_ANSWER_S_MAX)
+        }
 
     def with_role(self, role: str) -> list[Ward]:
         """Return the processes of a kind."""
