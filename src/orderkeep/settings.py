@@ -264,9 +264,11 @@ def _wrong_setting(error: ErrorDetails, texts: Mapping[str, str]) -> WrongSettin
     field = Settings.model_fields[name]
     words = next((one.text for one in field.metadata if isinstance(one, Allowed)), "another value")
     is_shown = field.repr and not name.endswith(("secret", "secrets"))
-    shown = f"is {texts[name]!r}: " if is_shown else "is wrong: "
-    reason = error["msg"].removeprefix("Value error, ")
-    return WrongSetting(variable=variable_of(name), wrong=shown + reason, allowed=words)
+    shown = f"is {texts[name]!r}" if is_shown else "is wrong"
+    if error["type"] == "value_error":
+        # The words of a check of ours; those of the library say less than what is allowed does.
+        shown += ": " + error["msg"].removeprefix("Value error, ")
+    return WrongSetting(variable=variable_of(name), wrong=shown, allowed=words)
 
 
 def _conflicts_of(settings: Settings, queue_names: Collection[str] | None) -> list[WrongSetting]:

@@ -98,7 +98,13 @@ def print_table(
         table.add_row(*(_cell(value) for value in row))
     if title is not None:
         print_text(title)
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    # What fills a line up to its end serves nobody who reads it from a pipe.
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def print_fields(fields: Mapping[str, object]) -> None:

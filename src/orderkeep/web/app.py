@@ -92,7 +92,10 @@ class WebApp:
         ]
         admission = Admission(parts.authenticator)
         application = Litestar(
-            [*self._handlers, *docs_handlers(lambda: self.openapi_json)],
+            [
+                *self._handlers,
+                *docs_handlers(lambda: self.openapi_json, api=API_BASE, version=parts.version),
+            ],
             dependencies=self._dependencies,
             before_request=admission.admit,
             exception_handlers={Exception: answer_problem},

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
+import msgspec
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
@@ -20,12 +21,32 @@ _POLICY = (
 _FOLDER = files("orderkeep.web") / "docs"
 
 
-def docs_handlers(openapi_json: Callable[[], bytes]) -> list[HTTPRouteHandler]:
-    """Return the handlers of `/docs` and `/openapi.json`.
+class WhereAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What this is, and where to go on."""
+
+    service: str = "orderkeep"
+    version: str
+    api: str
+    docs: str = "/docs"
+    openapi: str = "/openapi.json"
+    health: str = "/health/ready"
+    metrics: str = "/metrics"
+
+
+def docs_handlers(
+    openapi_json: Callable[[], bytes], *, api: str, version: str
+) -> list[HTTPRouteHandler]:
+    """Return the handlers of `/`, `/docs` and `/openapi.json`.
 
     Args:
         openapi_json: Returns the document, and may take its time for it.
+        api: Where the API is.
+        version: The release.
     """
+
+    @get("/", opt=_PUBLIC, include_in_schema=False)
+    async def where() -> WhereAnswer:
+        return WhereAnswer(version=version, api=api)
 
     @get("/openapi.json", opt=_PUBLIC, include_in_schema=False)
     async def openapi() -> Response[bytes]:
@@ -34,6 +55,7 @@ def docs_handlers(openapi_json: Callable[[], bytes]) -> list[HTTPRouteHandler]:
         return Response(content, media_type="application/json")
 
     handlers: list[Any] = [  # Litestar's decorators return handlers
+        where,
         openapi,
         _page("/docs", file_name="docs.html", media_type="text/html"),
         _page("/docs/docs.css", file_name="docs.css", media_type="text/css"),

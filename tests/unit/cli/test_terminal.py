@@ -30,6 +30,7 @@ def test_a_table_for_a_pipe_has_whole_values_and_no_frame(
 
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [["name", "count"], ["x" * 200, "7"], ["[red]"]]
+    assert [line for line in lines if line != line.rstrip()] == []
 
 
 def test_an_escape_sequence_in_a_table_is_written_out(

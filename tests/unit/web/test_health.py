@@ -141,3 +141,15 @@ async def test_numbers_are_shown_when_the_database_is_away(shop: Shop) -> None:
 
     assert answer.status_code == 200
     assert "orderkeep_overdue_orders 3.0\n" in answer.text
+
+
+async def test_the_root_names_where_to_go_on(shop: Shop) -> None:
+    async with shop.client() as client:
+        answer = await client.get("/")
+        paths = [answer.json()[name] for name in ("docs", "openapi", "health", "metrics")]
+        statuses = [(await client.get(path)).status_code for path in paths]
+
+    assert answer.status_code == 200
+    assert answer.json()["service"] == "orderkeep"
+    assert answer.json()["api"] == "/api/v1"
+    assert statuses == [200] * 4

@@ -152,7 +152,10 @@ async def test_what_nobody_foresaw_is_logged_and_shows_nothing(shop: Shop, error
 
 
 async def test_an_unknown_path_is_a_problem_document(client: httpx.AsyncClient) -> None:
-    answers = [await client.get(path) for path in ("/", "/nothing", "/api/v1", "/api/v1/nothing")]
+    answers = [
+        await client.get(path)
+        for path in ("/nothing/at/all", "/nothing", "/api/v1", "/api/v1/nothing")
+    ]
 
     assert [answer.status_code for answer in answers] == [404, 404, 404, 404]
     assert {answer.json()["code"] for answer in answers} == {"not_found"}
