@@ -10,7 +10,7 @@ BENCH_VENV := build/bench-venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install run test check format bench runbooks overload bench-full kills simulate fleet cluster faults coverage lock clean
+.PHONY: help install run test check format bench runbooks restore overload bench-full kills simulate fleet cluster faults coverage lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,9 @@ overload: install ## Offer five times the orders that can be taken, for two minu
 
 runbooks: install ## Follow every page of docs/runbooks/ as printed, on real servers.
 	RUNBOOKS=1 $(BIN)/python -m pytest tests/acceptance/test_runbooks.py
+
+restore: install ## Restore a backup beside a broker that knows more, and one that knows less.
+	RESTORE=1 $(BIN)/python -m pytest tests/acceptance/test_restore.py
 
 kills: install ## Kill a busy shop fifty times, then look whether anything is lost; KILLS_ARGS="--seed 7".
 	$(BIN)/python -m tests.acceptance.kill_runner $(KILLS_ARGS)

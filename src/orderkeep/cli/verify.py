@@ -43,7 +43,7 @@ def verify(
 
     settings = read_settings_quietly()
     with note_console().status("checking the guarantees"):
-        breaches, late, receipts = with_database(
+        breaches, late, receipts, unknown_orders = with_database(
             settings,
             lambda database: _find(database, settings, is_quiesced=quiesced),
             limits=PATIENT_READS,
@@ -68,24 +68,27 @@ def verify(
                     }
                     for each in receipts
                 ],
+                "unknown_orders": list(unknown_orders),
             }
         )
     else:
         _print(breaches, warnings)
         _print_receipts(receipts)
+        _print_unknown(unknown_orders)
     if breaches:
         raise typer.Exit(ExitCode.WRONG)
 
 
 async def _find(
     database: "Database", settings: "Settings", *, is_quiesced: bool
-) -> tuple[list["Finding"], list["Finding"], list["Receipts"]]:
+) -> "tuple[list[Finding], list[Finding], list[Receipts], tuple[str, ...]]":
     from orderkeep.messaging.receipts import count_receipts
     from orderkeep.orders.verify import (
         SHOWN_PER_INVARIANT_MAX,
         find_breaches,
         find_lateness,
         find_missing,
+        find_unknown_orders,
     )
     from orderkeep.wiring.storage import KERNEL_TABLES, receivers_of, used_topology
 
@@ -93,7 +96,7 @@ async def _find(
 
     async def read(
         transaction: "ReadTransaction",
-    ) -> tuple[list["Finding"], list["Finding"], list["Receipts"]]:
+    ) -> "tuple[list[Finding], list[Finding], list[Receipts], tuple[str, ...]]":
         breaches = await find_breaches(transaction)
         late = await find_lateness(
             transaction,
@@ -109,7 +112,8 @@ async def _find(
             patience_s=patience_s,
             shown_count_max=SHOWN_PER_INVARIANT_MAX,
         )
-        return breaches, [*late, *find_missing(receipts)], receipts
+        unknown_orders = await find_unknown_orders(transaction)
+        return breaches, [*late, *find_missing(receipts)], receipts, unknown_orders
 
     return await database.read(read)
 
@@ -147,3 +151,12 @@ def _print_receipts(receipts: "list[Receipts]") -> None:
             f"Of {sent_count:,} events that were sent, {sent_count - missing_count:,} have been"
             " received."
         )
+
+
+def _print_unknown(order_nos: "tuple[str, ...]") -> None:
+    """Name the orders that a restored backup lacks, where something still tells of them."""
+    if order_nos:
+        print_text(
+            f"There are orders that payments know and that are not here: {', '.join(order_nos)}"
+        )
+        print_text('  what to do: docs/how-to/backup.md, "The broker is ahead"')

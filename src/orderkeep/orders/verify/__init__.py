@@ -10,6 +10,7 @@ snapshot: an order that is being paid is paid in all of them or in none.
 
 from orderkeep.database.transaction import ReadTransaction
 from orderkeep.orders.verify.check import SHOWN_PER_INVARIANT_MAX, Finding
+from orderkeep.orders.verify.gaps import find_unknown_orders
 from orderkeep.orders.verify.history import HISTORY_CHECKS
 from orderkeep.orders.verify.lateness import find_lateness, find_missing
 from orderkeep.orders.verify.money import MONEY_CHECKS
@@ -22,6 +23,7 @@ __all__ = [
     "find_breaches",
     "find_lateness",
     "find_missing",
+    "find_unknown_orders",
 ]
 
 CHECKS = (*STOCK_CHECKS, *HISTORY_CHECKS, *MONEY_CHECKS)
