@@ -245,7 +245,7 @@ def show(results: dict[str, Any]) -> str:
                 ],
             ),
             bar_line(
-                f"(later) p50 at most {bar['p50_ms_max']:g} ms, p99 at most"
+                f"p50 at most {bar['p50_ms_max']:g} ms, p99 at most"
                 f" {bar['p99_ms_max']:g} ms, from the beginning of the transaction",
                 is_met=bar["is_met"],
             ),

@@ -30,6 +30,9 @@ from orderkeep.wiring.storage import build_outboxes
 
 NAME = "closing_lateness"
 
+# Of the embedded engine, and not among what ten minutes hold.
+NEEDS_FULL = True
+
 ORDER_COUNT = 10_000
 SPREAD_S = 10.0
 

@@ -36,6 +36,9 @@ from orderkeep.wiring.storage import build_outboxes, open_brokers
 
 NAME = "outbox_dispatch"
 
+# Of the embedded engine, and not among what ten minutes hold.
+NEEDS_FULL = True
+
 ROUND_COUNT = 3
 
 # Each leaves a timeout check, two cart items and `order.created`, which reaches two queues.

@@ -55,6 +55,9 @@ from tests.servers.postgresql import PostgresServer
 
 NAME = "overload_on_servers"
 
+# No ten minutes have room for it beside the others.
+NEEDS_FULL = True
+
 FLOOD_S = 120
 FLOOD_FACTOR = 5
 
