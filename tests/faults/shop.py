@@ -22,13 +22,14 @@ from tests.acceptance.fleet_journal import FleetJournal
 from tests.acceptance.fleet_load import RacingLoad, put_skus
 from tests.acceptance.fleet_observer import Observer
 from tests.acceptance.forked_run import origin_of_runs
-from tests.acceptance.webhook_receiver import SECRET, listening
+from tests.acceptance.webhook_receiver import SECRET, WebhookReceiver, listening
 from tests.faults.disk import limited_disk
 from tests.faults.operators import Operators
 from tests.faults.schedule import LifeSpan, draw_lives
 from tests.faults.supervisor import ForkedMember, Supervisor, Ward
 from tests.faults.watcher import StockWatcher
 from tests.servers.fault_proxy import ProxyThread
+from tests.servers.own_process import wait_until
 from tests.servers.postgresql import PrivatePostgresServer, start_private_postgresql
 from tests.servers.rabbitmq import PrivateRabbitServer, start_private_rabbitmq
 
@@ -40,6 +41,8 @@ _CANCEL_DELAY_S_MAX = 0.25
 
 # On a disk of limited size, old write-ahead log must go soon.
 _POSTGRESQL = {"max_wal_size": "96MB", "min_wal_size": "32MB", "checkpoint_timeout": "60s"}
+
+_OPENING_S_MAX = 120.0
 
 _FOREVER = LifeSpan(is_armed=False, at_least_s=1e9, at_most_s=1e9)
 
@@ -150,31 +153,23 @@ class Shop:
 def opened_shop(servers: Servers, part: Part, *, seed: int) -> Iterator[Shop]:
     """Open a shop on a new database and an empty broker, with its crowd and its watchers.
 
-    The processes live their lives from the start of the context on.
+    The processes live their lives from the start of the context on, when the first buyers have paid
+    and cancelled.
     """
     database = f"faults-{part.name}-{os.getpid()}-{time.monotonic_ns()}"
     folder = servers.folder / database
     folder.mkdir()
     servers.postgresql.create_database(database)
     direct_url = servers.postgresql.url(database)
-    settings: dict[str, object] = {
-        "order_timeout_s": ORDER_TIMEOUT_S,
-        "sweep_interval_s": 1,
-        "sweep_grace_s": 1,
-        "log_format": "json",
-        **part.settings,
-    }
     with ExitStack() as stack:
-        if part.has_webhooks:
-            receiver = stack.enter_context(listening())
-            settings |= {"webhook_urls": receiver.url, "webhook_secrets": SECRET}
+        receiver = stack.enter_context(listening()) if part.has_webhooks else None
         database_way = stack.enter_context(ProxyThread(direct_url, name="database"))
         broker_way = stack.enter_context(ProxyThread(servers.rabbitmq.url(), name="broker"))
         observer = stack.enter_context(Observer.of_order_events([servers.rabbitmq.url()]))
         fleet_environment = fleet_settings(
             database_url=database_way.url,
             broker_urls=[broker_way.url],
-            **settings,
+            **_settings(part, receiver),
         )
         fleet = stack.enter_context(
             Fleet(
@@ -183,20 +178,16 @@ def opened_shop(servers: Servers, part: Part, *, seed: int) -> Iterator[Shop]:
         )
         fleet.start_together(serve_count=part.serve_count, work_count=part.work_count)
         put_skus(fleet.front)
-        journal = FleetJournal(is_silence_expected=True)
         watcher = stack.enter_context(StockWatcher(direct_url))
-        load = RacingLoad(
-            fleet.fronts,
-            seed=seed,
-            order_timeout_s=ORDER_TIMEOUT_S,
-            shoppers_count=part.shoppers_count,
-            journal=journal,
-            extension_s=float(str(part.settings.get("payment_extension_s", 0.0))),
-            cancel_delay_s_max=_CANCEL_DELAY_S_MAX,
-        )
-        operators = Operators(fleet.fronts, journal, seed=seed)
+        load = _buyers(fleet, part, seed=seed)
+        operators = Operators(fleet.fronts, load.journal, seed=seed)
         stack.enter_context(load)
         stack.enter_context(operators)
+        wait_until(
+            lambda: bool(load.journal.paid_nos) and bool(load.journal.cancelled_nos),
+            "somebody has paid and somebody has cancelled",
+            within_s=_OPENING_S_MAX,
+        )
         supervisor = stack.enter_context(Supervisor(_wards(fleet, part, seed=seed)))
         yield Shop(
             servers=servers,
@@ -212,6 +203,33 @@ def opened_shop(servers: Servers, part: Part, *, seed: int) -> Iterator[Shop]:
             load=load,
             operators=operators,
         )
+
+
+def _settings(part: Part, receiver: WebhookReceiver | None) -> dict[str, object]:
+    """Return the settings of a part's shop, besides where its servers are."""
+    settings: dict[str, object] = {
+        "order_timeout_s": ORDER_TIMEOUT_S,
+        "sweep_interval_s": 1,
+        "sweep_grace_s": 1,
+        "log_format": "json",
+        **part.settings,
+    }
+    if receiver is not None:
+        settings |= {"webhook_urls": receiver.url, "webhook_secrets": SECRET}
+    return settings
+
+
+def _buyers(fleet: Fleet, part: Part, *, seed: int) -> RacingLoad:
+    """Return buyers who are not in yet, and who expect that some requests get no answer."""
+    return RacingLoad(
+        fleet.fronts,
+        seed=seed,
+        order_timeout_s=ORDER_TIMEOUT_S,
+        shoppers_count=part.shoppers_count,
+        journal=FleetJournal(is_silence_expected=True),
+        extension_s=float(str(part.settings.get("payment_extension_s", 0.0))),
+        cancel_delay_s_max=_CANCEL_DELAY_S_MAX,
+    )
 
 
 def _wards(fleet: Fleet, part: Part, *, seed: int) -> list[Ward]:
