@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from orderkeep.cli.environment import operator_name
-from orderkeep.cli.exits import ExitCode
+from orderkeep.cli.exits import ExitCode, WrongUsageError
 from orderkeep.cli.message_changes import FilterT, T, Wanted, print_changed, with_messages
 from orderkeep.cli.terminal import confirm, note
 
@@ -66,9 +66,13 @@ def carry_out_replay(replay: ReplayPiece, which: Wanted[FilterT], how: HowToRepl
     """Replay what is meant, and print what became of each message.
 
     Raises:
-        WrongUsageError: nobody is there to answer the question.
+        WrongUsageError: the rate is none, or nobody is there to answer the question.
         typer.Exit: with 1, if a message that was named could not be replayed.
     """
+    if not RATE_MIN <= how.rate_per_s <= RATE_MAX:
+        # The option's own limits let pass what is no number.
+        message = f"--rate: expected {RATE_MIN:g} to {RATE_MAX:g}"
+        raise WrongUsageError(message)
 
     def apply(*, is_dry_run: bool) -> "list[Changed]":
         return with_replays(

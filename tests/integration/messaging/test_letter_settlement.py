@@ -19,7 +19,7 @@ from orderkeep.messaging import (
     SettledLetter,
 )
 from orderkeep.messaging.dead_letter import Failure
-from tests.integration.messaging.shop_kernel import Shop, parcel
+from tests.integration.messaging.shop_kernel import DEADLINE_S, Shop, parcel
 
 DAY_US = 86_400_000_000
 NOW = time.time_ns() // 1000  # noqa: TID251 (databases compare it with their clock)
@@ -212,6 +212,32 @@ async def test_of_all_who_settle_a_letter_at_once_one_does(shop: Shop):
     assert entries[0] == "set_aside"
     assert len(entries) == 2, results
     assert len(copies) == (0 if letter["state"] == "discarded" else 1)
+
+
+async def test_a_second_replay_of_a_letter_waits_for_the_first(postgresql_shop: Shop):
+    shop = postgresql_shop
+    await set_aside(shop, failure(1))
+    has_begun = asyncio.Event()
+
+    async def first(transaction: Transaction) -> list[SettledLetter]:
+        settled = await shop.settlement.replay(transaction, [1], now=await transaction.now())
+        has_begun.set()
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            while not await shop.rows(waiting):
+                pass
+        return settled
+
+    replaying = asyncio.ensure_future(shop.database.transact(first))
+    await has_begun.wait()
+    second = await replay(shop, [1])
+    await replaying
+
+    assert second == [(1, "not_open")]
+    assert len(await shop.rows("SELECT 1 FROM shop_outbox")) == 1
 
 
 async def test_the_history_tells_each_turn_once(shop: Shop):

@@ -142,7 +142,7 @@ def test_letters_are_found_by_order_and_time(invoke: Invoke) -> None:
 
 
 @pytest.mark.usefixtures("letters")
-@pytest.mark.parametrize("rate", ["0", "-1", "1001", "fast"])
+@pytest.mark.parametrize("rate", ["0", "-1", "1001", "fast", "nan", "inf"])
 def test_a_rate_that_is_none_is_wrong_usage(invoke: Invoke, rate: str) -> None:
     answer = invoke("dead-letters", "replay", "--all", "--yes", "--rate", rate)
 
