@@ -100,6 +100,7 @@ def wipe_rabbitmq(shop: Shop, strength: float) -> None:
     """Kill RabbitMQ and start it with nothing of what it had."""
     shop.servers.rabbitmq.kill()
     shop.servers.rabbitmq.wipe()
+    shop.books.was_wiped = True
     _pause.wait(strength * _AWAY_S_MAX)
     shop.servers.rabbitmq.start()
     _measure_events(shop)

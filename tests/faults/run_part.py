@@ -199,7 +199,7 @@ def told_of(shop: Shop) -> Told:
         trade_nos=shop.operators.trade_nos,
         case_ids=sorted(shop.operators.resolved_ids),
         planted=shop.planted,
-        was_wiped=bool(shop.done_counts["wipe_rabbitmq"]),
+        was_wiped=shop.books.was_wiped,
     )
 
 
