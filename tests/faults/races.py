@@ -2,7 +2,7 @@
 
 A race is an order of which the buyer acknowledged the payment, and for which the other side was
 really there in the same moment: its deadline or its closing lay within a second of the instant at
-which the payment was recorded; or the buyer cancelled it within a quarter of a second of paying,
+which the payment was recorded; or the buyer cancelled it within a second of paying,
 and was told what came of it.
 """
 

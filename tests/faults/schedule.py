@@ -61,6 +61,13 @@ _SERVE = (
     "resolve_cases.after_resolutions",
 )
 
+# Steps that few lives come by: more of them are to die there, for as many to get to it.
+DRAWN_COUNTS: Mapping[str, int] = {
+    "resolve_cases.after_resolutions": 8,
+    "refund.claimed": 3,
+    "refund.answered": 3,
+}
+
 # Which points a process of each kind comes by.
 POINTS: Mapping[str, Sequence[str]] = {
     "serve": (*_EVERYWHERE, *_SERVE),
@@ -141,9 +148,14 @@ def draw_lives(seed: int, name: str, *, role: str, span: LifeSpan) -> Iterator[L
         point, on_reach = None, 1
         if span.is_armed:
             if not deck:
-                # Each of them once before one of them twice.
-                points = [name for name in POINTS[role] if name not in span.without]
-                deck = draw.sample(points, len(points))
+                # Each of them as often as it is to be before one of them more often.
+                deck = [
+                    name
+                    for name in POINTS[role]
+                    if name not in span.without
+                    for _ in range(DRAWN_COUNTS.get(name, 1))
+                ]
+                draw.shuffle(deck)
             point = deck.pop()
             on_reach = draw.randint(1, _REACH_MAX[point])
         seconds = draw.uniform(span.at_least_s, span.at_most_s)

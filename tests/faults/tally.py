@@ -115,7 +115,7 @@ class Tally:
             ("elapsed", f"{self.elapsed_s:.0f} s"),
             ("verdict", "clean" if self.is_clean else "WRONG"),
         ]
-        lines = [f"== {self.name}", *(f"{name:<50}{value}" for name, value in rows)]
+        lines = [f"== {self.name}", *(f"{name:<65} {value}" for name, value in rows)]
         return "\n".join([*lines, *self.findings])
 
     def document(self) -> dict[str, Any]:
