@@ -52,13 +52,14 @@ class FleetBooks:
     """The books of one database.
 
     Attributes:
-        was_wiped: The broker has lost what it held: timeout checks may be missing, and nothing else
-            of what is for a consumer of ours.
+        wiped_at: When a broker that has lost all it held was itself again, by the database's clock
+            in microseconds; 0 where none has. What was sent before may be missing where nobody
+            sends it again: timeout checks, and what goes to a program that is none of ours.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.was_wiped = False
+        self.wiped_at = 0
 
     def rows(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Return what a query yields; its parameters are `$1` and so on."""
@@ -96,7 +97,13 @@ class FleetBooks:
 
     def _unreceived(self) -> list[str]:
         found = [str(row[0]) for row in self.rows(CONTRADICTIONS[UNRECEIVED])]
-        return [one for one in found if not (self.was_wiped and one.startswith(_CHECK))]
+        checks = {one.removeprefix(_CHECK) for one in found if one.startswith(_CHECK)}
+        if not (self.wiped_at and checks):
+            return found
+        statement = """
+            select message_id from order_outbox where message_id = any($1) and sent_at <= $2"""
+        wiped = {f"{_CHECK}{row[0]}" for row in self.rows(statement, list(checks), self.wiped_at)}
+        return [one for one in found if one not in wiped]
 
     def contradictions(self) -> dict[str, list[str]]:
         """Return what was lost, doubled, or told differently in two places, in a fleet at rest."""
@@ -121,6 +128,23 @@ class FleetBooks:
         """Return the status of every order, by its number."""
         return dict(self.rows("select order_no, status from orders"))
 
+    def now(self) -> int:
+        """Return the database's clock, in microseconds since 1970."""
+        statement = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint"
+        return int(self.rows(statement)[0][0])
+
+    def contents(self) -> dict[str, tuple[dict[str, int], int]]:
+        """Return of every order what is in it, by SKU, and what it costs in minor units."""
+        statement = """
+            select orders.order_no, orders.pay_amount_minor, line.sku_id, line.quantity
+            from orders left join order_lines as line on line.order_no = orders.order_no"""
+        found: dict[str, tuple[dict[str, int], int]] = {}
+        for order_no, amount_minor, sku_id, quantity in self.rows(statement):
+            items, _ = found.setdefault(order_no, ({}, amount_minor))
+            if sku_id is not None:
+                items[sku_id] = items.get(sku_id, 0) + quantity
+        return found
+
     def orders_by_key(self) -> dict[tuple[str, str], str]:
         """Return the order that each user's key stands for."""
         statement = "select user_id, key, order_no from order_requests"
@@ -137,13 +161,6 @@ class FleetBooks:
             f" where route = 'order.events' and ({where})"
         )
         return {row[0] for row in self.rows(statement)}
-
-    def event_ids_of(self, order_nos: Sequence[str], *, event_type: str) -> set[str]:
-        """Return the ids of the events of a type that tell of the orders."""
-        statement = """
-            select message_id from order_outbox where route = 'order.events'
-            and type = $1 and aggregate_id = any($2)"""
-        return {row[0] for row in self.rows(statement, event_type, list(order_nos))}
 
     def ids_that_may_go(self, outbox: str) -> list[int]:
         """Return the pending rows of an outbox that wait for nothing but a dispatcher."""

@@ -52,6 +52,11 @@ class OrderNote:
     order_no: str | None = None
 
     @property
+    def was_refused(self) -> bool:
+        """Whether somebody who was there said no."""
+        return self.outcome is Outcome.REFUSED and self.status is not None
+
+    @property
     def outcome(self) -> Outcome:
         """What the client knows."""
         if self.status == 201:
@@ -74,7 +79,7 @@ class FleetJournal:
         wrong: What no client should be told: an error that is not a 503 with Retry-After, or no
             answer at all; the first few of `wrong_count`.
         refused_at_s: When "not now" was answered.
-        is_silence_expected: The processes are killed: that no answer comes is not wrong.
+        is_silence_expected: The processes are killed: a connection that breaks is not wrong.
         raced_nos: The orders of which somebody paid and, in the same moment, something else was to
             end them: `close` or `cancel`. Both sides were answered.
     """
@@ -99,9 +104,12 @@ class FleetJournal:
             self._note_wrong(f"{step}: {response.status_code} {response.text[:300]}")
 
     def note_silence(self, step: str, error: Exception) -> None:
-        """Write down that no answer came."""
+        """Write down that no answer came.
+
+        Who waits for longer than a client's patience hangs: no death of a process explains that.
+        """
         self.answers[step][NO_ANSWER] += 1
-        if not self.is_silence_expected:
+        if not self.is_silence_expected or isinstance(error, httpx.TimeoutException):
             self._note_wrong(f"{step}: no answer, {error!r}")
 
     def with_outcome(self, outcome: Outcome) -> list[OrderNote]:

@@ -26,6 +26,14 @@ from tests.acceptance.running import RunningShop
 SKU_IDS = tuple(f"race-{number}" for number in range(8))
 STOCK = 10_000_000
 
+# There is little of it, where it is sold at all: who wants it may be refused.
+SCARCE_SKU_ID = "race-scarce"
+SCARCE_STOCK = 40
+_SCARCE_SHARE = 0.15
+
+# What everything costs.
+PRICE_MINOR = 1000
+
 _LINES_MAX = 4
 _QUANTITY_MAX = 3
 
@@ -92,6 +100,7 @@ class RacingLoad(Crowd):
         journal: FleetJournal | None = None,
         extension_s: float = 0.0,
         cancel_delay_s_max: float = 0.0,
+        wants_scarce: bool = False,
     ) -> None:
         """Let nobody in yet.
 
@@ -105,6 +114,7 @@ class RacingLoad(Crowd):
             extension_s: How far behind its opening a payment moves the deadline.
             cancel_delay_s_max: Who pays and cancels does the latter up to so much later: a payment
                 takes a way that a cancellation does not.
+            wants_scarce: Some want what there is little of, too.
         """
         super().__init__("racing shoppers")
         self._fronts = fronts
@@ -115,6 +125,7 @@ class RacingLoad(Crowd):
         self._think_s_max = think_s_max
         self._extension_s = extension_s
         self._cancel_delay_s_max = cancel_delay_s_max
+        self._scarce_share = _SCARCE_SHARE if wants_scarce else 0.0
         self.journal = journal if journal is not None else FleetJournal()
         self._over = threading.Event()
         self._home: asyncio.Event | None = None
@@ -160,6 +171,8 @@ class RacingLoad(Crowd):
     def _plan(self, user_id: str, *, key: str) -> OrderNote:
         # Drawn in any order: the service has to sort them before it locks.
         sku_ids = self._draw.sample(SKU_IDS, self._draw.randint(1, _LINES_MAX))
+        if self._draw.random() < self._scarce_share:
+            sku_ids.insert(self._draw.randint(0, len(sku_ids)), SCARCE_SKU_ID)
         return OrderNote(
             user_id=user_id,
             key=key,
@@ -382,3 +395,4 @@ def put_skus(front: RunningShop) -> None:
     """Put on sale what racing shoppers want."""
     for sku_id in SKU_IDS:
         front.put_sku(sku_id, stock=STOCK)
+    front.put_sku(SCARCE_SKU_ID, stock=SCARCE_STOCK)

@@ -12,7 +12,7 @@ import httpx
 from tests.acceptance.fleet import Fleet
 from tests.acceptance.fleet_books import NO_ANSWER, FleetBooks
 from tests.acceptance.fleet_journal import FleetJournal, OrderNote, Outcome
-from tests.acceptance.fleet_load import take_answer
+from tests.acceptance.fleet_load import PRICE_MINOR, SCARCE_SKU_ID, take_answer
 from tests.acceptance.fleet_observer import Observer
 from tests.acceptance.running import RunningShop
 from tests.servers.own_process import wait_until
@@ -118,7 +118,8 @@ def rest(
 ) -> float:
     """Wait until nothing is under way and the observer has seen it all; return how long it took.
 
-    What a broker has lost that was wiped, the observer never sees: it is no consumer of ours.
+    What a broker has lost that was wiped, the observer never sees: it is no consumer of ours. What
+    was sent since then it must see.
 
     Args:
         within_s: How long it may take.
@@ -137,9 +138,7 @@ def rest(
             tell(under_way)
         try:
             under_way = books.under_way()
-            if not under_way and (
-                books.was_wiped or books.order_event_ids() <= observer.message_ids()
-            ):
+            if not under_way and _expected_ids(books) <= observer.message_ids():
                 return True
         except NO_ANSWER:
             pass
@@ -152,6 +151,13 @@ def rest(
     except TimeoutError as error:
         message = f"{error}: {under_way or 'events that the observer has not seen'}"
         raise TimeoutError(message) from error
+
+
+def _expected_ids(books: FleetBooks) -> set[str]:
+    """Return the events that an observer must have seen."""
+    return books.order_event_ids(
+        where=f"coalesce(sent_at, {books.wiped_at} + 1) > {books.wiped_at}"
+    )
 
 
 def find_wrong(
@@ -175,7 +181,9 @@ def compare_events(books: FleetBooks, observer: Observer) -> dict[str, list[str]
     written = books.order_event_ids()
     seen = observer.message_ids()
     found = {
-        "an event marked sent that did not arrive": books.order_event_ids(where="state = 'sent'")
+        "an event marked sent that did not arrive": books.order_event_ids(
+            where=f"state = 'sent' and sent_at > {books.wiped_at}"
+        )
         - seen,
         "an event not sent": books.order_event_ids(where="state != 'sent'"),
         "an event that nobody wrote": seen - written,
@@ -186,7 +194,7 @@ def compare_events(books: FleetBooks, observer: Observer) -> dict[str, list[str]
 
 def compare_journal(journal: FleetJournal, books: FleetBooks) -> dict[str, list[str]]:
     """Return what the clients were told and the books do not bear out, by what it is."""
-    by_key, statuses = books.orders_by_key(), books.statuses()
+    by_key, statuses, contents = books.orders_by_key(), books.statuses(), books.contents()
     asked = {(note.user_id, note.key): note for note in journal.orders}
     succeeded = {
         row[0] for row in books.rows("select payment_no from payments where status = 'succeeded'")
@@ -198,13 +206,24 @@ def compare_journal(journal: FleetJournal, books: FleetBooks) -> dict[str, list[
             if by_key.get((note.user_id, note.key)) != note.order_no
             or note.order_no not in statuses
         ],
+        "an accepted order that holds something else": [
+            note.key
+            for note in journal.with_outcome(Outcome.ACCEPTED)
+            if note.order_no in contents and contents[note.order_no] != _asked(note)
+        ],
         "a refused order that was made": [
             note.key
             for note in journal.with_outcome(Outcome.REFUSED)
             if (note.user_id, note.key) in by_key
         ],
+        "an order that was refused for nothing": [
+            f"{note.key}: {note.code}"
+            for note in journal.orders
+            if note.was_refused and not _may_be_refused(note)
+        ],
         "an order without a verdict": [note.key for note in journal.with_outcome(Outcome.UNKNOWN)],
         "an order that nobody asked for": [f"{key}" for key in by_key if key not in asked],
+        "an order that no key stands for": sorted(statuses.keys() - set(by_key.values())),
         "two keys for one order": [
             number for number, n in Counter(by_key.values()).items() if n > 1
         ],
@@ -214,6 +233,18 @@ def compare_journal(journal: FleetJournal, books: FleetBooks) -> dict[str, list[
         "a payment that is lost": sorted(journal.paid_nos - succeeded),
     }
     return {what: subjects for what, subjects in found.items() if subjects}
+
+
+def _asked(note: OrderNote) -> tuple[dict[str, int], int]:
+    """Return what is to be in an order, by SKU, and what that costs in minor units."""
+    items = {str(item["sku_id"]): int(str(item["quantity"])) for item in note.items}
+    return items, sum(items.values()) * PRICE_MINOR
+
+
+def _may_be_refused(note: OrderNote) -> bool:
+    """Return whether the order wanted what there may not be enough of, and was told so."""
+    wants_scarce = any(item["sku_id"] == SCARCE_SKU_ID for item in note.items)
+    return wants_scarce and note.code == "out_of_stock"
 
 
 def as_lines(found: Mapping[str, Sequence[str]]) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.acceptance.running import START_S_MAX
 from tests.faults.injuries import between
-from tests.faults.shop import Shop
+from tests.faults.shop import NotMadeError, Shop
 from tests.faults.supervisor import FOREVER, Ward
 from tests.servers.installation import ServerMissingError, install_debian_package
 
@@ -43,9 +43,9 @@ def _stop(shop: Shop, ward: Ward, seconds: float) -> None:
     with shop.supervisor.held(ward):
         if not ward.member.is_alive:
             ward.look(shop.supervisor)
-        ward.member.pause()
+        ward.pause()
         _pause.wait(seconds)
-        ward.member.go_on()
+        ward.go_on()
 
 
 def step_clock_of_worker(shop: Shop, strength: float) -> None:
@@ -61,8 +61,8 @@ def step_clock_of_front(shop: Shop, strength: float) -> None:
 def _step_clock(shop: Shop, ward: Ward, strength: float) -> None:
     library = find_faketime()
     if library is None:
-        shop.done_counts["step_clock: no faketime here"] += 1
-        return
+        message = "no faketime here"
+        raise NotMadeError(message)
     time_file = shop.fleet.folder / f"clock-{ward.member.port}"
     time_file.write_text(_STEPS[0])
     with shop.supervisor.held(ward):

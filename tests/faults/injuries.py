@@ -5,13 +5,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pika
 
+from tests.acceptance.fleet_books import NO_ANSWER
 from tests.acceptance.fleet_verdict import seconds_until
-from tests.faults.shop import Shop
-from tests.servers.fault_proxy import COMMIT, PUBLISH
+from tests.faults.shop import NotMadeError, Shop
+from tests.servers.fault_proxy import COMMIT, PUBLISH, ProxyThread
 
 # What a recovery may take before it is given up; what is asked for is much less.
 _RECOVERY_S_MAX = 120.0
@@ -25,11 +27,14 @@ _FULL_S = (2.0, 6.0)
 _ANSWERS_MAX = 4
 _CUT_WAIT_S_MAX = 5.0
 
+# So many of the orders that were asked for last are looked at: of all others the answer is known.
+_LOOKED_BACK_COUNT = 300
+
 # More than any disk has.
 _DISK_FREE_LIMIT = 10**15
 
-WRITES = "PostgreSQL back until a write is accepted"
-WRITES_WITHOUT_FRONT = "... where every process that serves was killed meanwhile, too"
+WRITES = "PostgreSQL back until writes are accepted"
+WRITES_OF_NEW_FRONT = "... where every process that serves was killed or stopped meanwhile, too"
 EVENTS = "RabbitMQ back until an event arrives"
 
 _QUEUES = ("order.timeout.queue", "payment.success.notify", "cart-sync", "payment.refund.request")
@@ -51,7 +56,7 @@ def between(bounds: tuple[float, float], strength: float) -> float:
 
 def kill_postgresql(shop: Shop, strength: float) -> None:
     """Kill all of PostgreSQL, and measure how long writes take to be accepted again."""
-    lives = shop.supervisor.lives_of("serve")
+    lives = shop.supervisor.ready_lives("serve")
     shop.servers.postgresql.kill()
     _pause.wait(strength * _AWAY_S_MAX)
     shop.servers.postgresql.start()
@@ -60,32 +65,34 @@ def kill_postgresql(shop: Shop, strength: float) -> None:
 
 def stop_postgresql(shop: Shop, strength: float) -> None:
     """Stop PostgreSQL as an operator does, at once or the fast way."""
-    lives = shop.supervisor.lives_of("serve")
+    lives = shop.supervisor.ready_lives("serve")
     shop.servers.postgresql.stop("immediate" if strength < 0.5 else "fast")
     shop.servers.postgresql.start()
     measure_writes(shop, lives)
 
 
-def measure_writes(shop: Shop, lives: Mapping[str, int]) -> None:
-    """Measure how long it takes until an order is accepted.
+def measure_writes(shop: Shop, lives: set[tuple[int, int, int]]) -> None:
+    """Measure how long it takes until everybody who serves and lived all the time accepts orders.
 
-    It tells of the database only where one that serves lived all the time: the start of a process
-    is no part of it.
+    Where nobody did, what is measured is the start of a process as well: until anybody does.
 
     Args:
         lives: Of those that serve, before the database went away.
     """
     back_s = time.monotonic()
 
-    def is_accepted() -> bool:
-        return any(
-            note.order_no is not None and (note.answered_at_s or 0.0) > back_s
-            for note in shop.journal.orders[-300:]
-        )
+    def have_accepted() -> bool:
+        accepting = {
+            note.front_no
+            for note in shop.journal.orders[-_LOOKED_BACK_COUNT:]
+            if note.order_no is not None and (note.answered_at_s or 0.0) > back_s
+        }
+        survivors = {number for number, _, _ in lives & shop.supervisor.lives("serve")}
+        return survivors <= accepting and bool(accepting)
 
-    seconds = seconds_until(is_accepted, "an order is accepted", within_s=_RECOVERY_S_MAX)
-    has_lived = bool(lives.items() & shop.supervisor.lives_of("serve").items())
-    shop.recoveries_s[WRITES if has_lived else WRITES_WITHOUT_FRONT].append(seconds)
+    seconds = seconds_until(have_accepted, "orders are accepted", within_s=_RECOVERY_S_MAX)
+    has_lived = bool(lives & shop.supervisor.lives("serve"))
+    shop.recoveries_s[WRITES if has_lived else WRITES_OF_NEW_FRONT].append(seconds)
 
 
 def kill_rabbitmq(shop: Shop, strength: float) -> None:
@@ -97,13 +104,18 @@ def kill_rabbitmq(shop: Shop, strength: float) -> None:
 
 
 def wipe_rabbitmq(shop: Shop, strength: float) -> None:
-    """Kill RabbitMQ and start it with nothing of what it had."""
+    """Kill RabbitMQ and start it with nothing of what it had.
+
+    What it may have lost is what was sent before an event arrives again at the observer, whose
+    queue is then back, and what lay there that nobody can read.
+    """
     shop.servers.rabbitmq.kill()
     shop.servers.rabbitmq.wipe()
-    shop.books.was_wiped = True
+    shop.wiped_ids |= shop.planted.keys()
     _pause.wait(strength * _AWAY_S_MAX)
     shop.servers.rabbitmq.start()
     _measure_events(shop)
+    shop.books.wiped_at = _patiently(shop.books.now)
 
 
 def _measure_events(shop: Shop) -> None:
@@ -125,10 +137,7 @@ def cut_database(shop: Shop, _strength: float) -> None:
 def cut_commits(shop: Shop, strength: float) -> None:
     """Cut connections to PostgreSQL when a COMMIT was sent and its answer has not come."""
     count = 1 + int(strength * _ANSWERS_MAX)
-    before_count = shop.database_way.cut_counts["answer"]
-    shop.database_way.cut_answers_to(COMMIT, count=count)
-    _wait_for(lambda: shop.database_way.cut_counts["answer"] >= before_count + count)
-    shop.database_way.heal()
+    _cut_answers(shop.database_way, COMMIT, count=count)
 
 
 def swallow_database(shop: Shop, strength: float) -> None:
@@ -153,10 +162,7 @@ def cut_broker(shop: Shop, _strength: float) -> None:
 def cut_confirms(shop: Shop, strength: float) -> None:
     """Cut connections to RabbitMQ when something was published and its confirm has not come."""
     count = 1 + int(strength * _ANSWERS_MAX)
-    before_count = shop.broker_way.cut_counts["answer"]
-    shop.broker_way.cut_answers_to(PUBLISH, count=count)
-    _wait_for(lambda: shop.broker_way.cut_counts["answer"] >= before_count + count)
-    shop.broker_way.heal()
+    _cut_answers(shop.broker_way, PUBLISH, count=count)
 
 
 def swallow_broker(shop: Shop, strength: float) -> None:
@@ -195,9 +201,9 @@ def fill_disk(shop: Shop, strength: float) -> None:
     """Fill the disk of PostgreSQL, and make room again."""
     disk = shop.servers.disk
     if disk is None:
-        shop.done_counts["fill_disk: not permitted here"] += 1
-        return
-    lives = shop.supervisor.lives_of("serve")
+        message = "not permitted here"
+        raise NotMadeError(message)
+    lives = shop.supervisor.ready_lives("serve")
     ballast = disk / "ballast"
     _fill(ballast)
     _pause.wait(between(_FULL_S, strength))
@@ -234,9 +240,32 @@ def poison(shop: Shop, strength: float) -> None:
             shop.planted[message_id] = f"{name} in {queue}"
 
 
-def _wait_for(condition: Callable[[], bool]) -> None:
-    """Wait for something that may well not come about."""
+def _cut_answers(way: ProxyThread, kind: bytes, *, count: int) -> None:
+    """Cut so many connections at that moment, or as many as come to it within some seconds."""
+    before_count = way.cut_counts["answer"]
+    way.cut_answers_to(kind, count=count)
     try:
-        seconds_until(condition, "the answers are cut", within_s=_CUT_WAIT_S_MAX)
+        seconds_until(
+            lambda: way.cut_counts["answer"] >= before_count + count,
+            "the answers are cut",
+            within_s=_CUT_WAIT_S_MAX,
+        )
     except TimeoutError:
-        return
+        if way.cut_counts["answer"] == before_count:
+            message = "nobody came by"
+            raise NotMadeError(message) from None
+    finally:
+        way.heal()
+
+
+def _patiently(ask: Callable[[], int]) -> int:
+    """Ask the database, which may be away as well, until it answers."""
+    answers: list[int] = []
+
+    def has_answered() -> bool:
+        with suppress(*NO_ANSWER):
+            answers.append(ask())
+        return bool(answers)
+
+    seconds_until(has_answered, "the database answers", within_s=_RECOVERY_S_MAX)
+    return answers[-1]

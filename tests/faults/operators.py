@@ -1,6 +1,9 @@
-"""Operators and a careless bank: money in a wrong amount, and the cases it opens, resolved.
+"""Operators and a careless bank: money in a wrong amount, the cases it opens, and more of what is
+scarce.
 
-What they were told is kept as the buyers' is: what was acknowledged must be there at the end.
+The bank is none of the channels: what is to go back to it, an operator must carry there, and so the
+service ends each such refund as failed. What they were told is kept as the buyers' is: what was
+acknowledged must be there at the end.
 """
 
 import asyncio
@@ -11,7 +14,7 @@ import httpx
 
 from tests.acceptance.crowd import Crowd
 from tests.acceptance.fleet_journal import FleetJournal
-from tests.acceptance.fleet_load import fleet_client
+from tests.acceptance.fleet_load import SCARCE_SKU_ID, fleet_client
 from tests.acceptance.running import RunningShop
 
 _PAUSE_S_MAX = 0.6
@@ -19,13 +22,22 @@ _PAUSE_S_MAX = 0.6
 # Of the orders that were made last: the bank pays what is open.
 _RECENT_COUNT = 20
 
+# So much of what is scarce comes in every so-manieth turn.
+_RESTOCK_QUANTITY = 5
+_RESTOCK_EVERY = 4
+
+# Asked so often under the same key, it comes once.
+_RESTOCK_TRIES_MAX = 2
+
 
 class Operators(Crowd):
-    """They pay wrong amounts, and give back what came of it.
+    """They pay wrong amounts, give back what came of it, and put in stock what is scarce.
 
     Attributes:
         trade_nos: The wrong payments that were acknowledged.
         resolved_ids: The cases of which they were told that they are resolved.
+        restock_keys: The keys of what they asked to be put in stock, and whether they were told
+            that it is.
         wrong: What they should not have been told.
     """
 
@@ -37,6 +49,7 @@ class Operators(Crowd):
         self._is_over = False
         self.trade_nos: list[str] = []
         self.resolved_ids: set[int] = set()
+        self.restock_keys: dict[str, bool] = {}
         self.wrong: list[str] = []
 
     def _end(self) -> None:
@@ -53,6 +66,8 @@ class Operators(Crowd):
                 client.headers["Authorization"] = f"Bearer {token}"
                 await self._pay_wrongly(client, trade_no=f"wrong-{number}")
                 await self._resolve(client)
+                if number % _RESTOCK_EVERY == 0:
+                    await self._restock(client, key=f"restock-{number}")
             await asyncio.sleep(self._draw.uniform(0.0, _PAUSE_S_MAX))
 
     async def _pay_wrongly(self, client: httpx.AsyncClient, *, trade_no: str) -> None:
@@ -81,19 +96,31 @@ class Operators(Crowd):
             if resolved is not None and resolved.status_code == 200:
                 self.resolved_ids.add(case["id"])
 
+    async def _restock(self, client: httpx.AsyncClient, *, key: str) -> None:
+        self.restock_keys[key] = False
+        body = {"quantity": _RESTOCK_QUANTITY, "reason": "it is scarce"}
+        path = f"/admin/skus/{SCARCE_SKU_ID}/stock-movements"
+        for _ in range(_RESTOCK_TRIES_MAX):
+            answer = await self._ask(client, "POST", path, body, headers={"Idempotency-Key": key})
+            if answer is not None and answer.status_code == 201:
+                self.restock_keys[key] = True
+
     async def _ask(
         self,
         client: httpx.AsyncClient,
         method: str,
         path: str,
         body: Mapping[str, object] | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response | None:
         try:
-            answer = await client.request(method, path, json=body)
-        except httpx.TransportError:
+            answer = await client.request(method, path, json=body, headers=headers)
+        except httpx.TransportError as error:
+            self._journal.note_silence("operate", error)
             return None
         self._journal.note_answer("operate", answer)
         # A case that was resolved without our hearing of it is resolved.
-        if answer.status_code not in {200, 202, 409, 503}:
+        if answer.status_code not in {200, 201, 202, 409, 503}:
             self.wrong.append(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
         return answer

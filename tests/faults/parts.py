@@ -52,7 +52,8 @@ PARTS: Mapping[str, Part] = {
             minutes=10.0,
             says="every process dies at one failure point after the other",
             span=LifeSpan(is_armed=True, at_least_s=2.0, at_most_s=6.0),
-            shoppers_count=10,
+            shoppers_count=16,
+            order_timeout_s=5.0,
             # The sweep finds something to close only where it is quicker than the message.
             settings={"sweep_grace_s": 0},
         ),
@@ -61,7 +62,10 @@ PARTS: Mapping[str, Part] = {
             minutes=9.0,
             says="processes, PostgreSQL and RabbitMQ are killed, and cut off from each other",
             span=LifeSpan(is_armed=True, at_least_s=0.1, at_most_s=4.0),
-            shoppers_count=14,
+            spared_serve_count=1,
+            serve_count=3,
+            shoppers_count=20,
+            order_timeout_s=8.0,
             settings={"sweep_grace_s": 0},
             lanes={
                 "database": {
@@ -104,7 +108,10 @@ PARTS: Mapping[str, Part] = {
             minutes=5.0,
             says="all of it at once",
             span=LifeSpan(is_armed=True, at_least_s=2.0, at_most_s=8.0),
-            shoppers_count=16,
+            spared_serve_count=1,
+            serve_count=3,
+            shoppers_count=20,
+            order_timeout_s=5.0,
             lanes={
                 "database": {**_NETWORK["database"], "kill_postgresql": 4, "stop_postgresql": 1},
                 "broker": {

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from tests.acceptance.fleet_journal import Outcome
 from tests.acceptance.fleet_stage import say
-from tests.acceptance.fleet_verdict import rest, settle_unknown
+from tests.acceptance.fleet_verdict import rest, seconds_until, settle_unknown
 from tests.faults.parts import FAULTS
 from tests.faults.races import count_races
 from tests.faults.schedule import draw_faults
-from tests.faults.shop import Part, Servers, Shop, opened_shop
-from tests.faults.tally import BOUNDS_S, Tally
+from tests.faults.shop import NotMadeError, Part, Servers, Shop, opened_shop
+from tests.faults.tally import BOUNDS_S, CANCELS, CASES, PAYMENTS, REFUNDS, RESTOCKS, Tally
 from tests.faults.verdict import Told, Verdict, count, judge
 
 # What is measured may take longer than it should, so that one learns how long it took.
@@ -21,6 +21,9 @@ REST_S_MAX = 240.0
 
 _PROGRESS_S = 15.0
 _LOOK_S = 0.1
+
+# What is held for a later try waits as long; and the broker counts every five seconds.
+_QUEUES_S_MAX = 120.0
 _LANE_END_S_MAX = 180.0
 
 _WRITES, DRAINED, CLOSINGS = BOUNDS_S
@@ -60,8 +63,12 @@ def run_part(
     tally = Tally(name=part.name, seed=seed, commit=commit)
     say(f"{part.name}: {part.says}")
     with opened_shop(servers, part, seed=seed) as shop:
+        looks_before_count = shop.watcher.seen.looks_count
         _make_faults(shop, seed=seed, seconds=seconds, has_seen_enough=has_seen_enough)
-        last_fault_s, last_fault_at = time.monotonic(), _now(shop)
+        last_fault_s, last_fault_at = time.monotonic(), shop.books.now()
+        tally.faults_s = last_fault_s - shop.started_s
+        tally.looks_during_faults = shop.watcher.seen.looks_count - looks_before_count
+        shop.supervisor.settle()
         shop.operators.stop()
         shop.load.stop()
         _come_to_rest(shop, tally, last_fault_s=last_fault_s)
@@ -75,7 +82,7 @@ def run_part(
 def _make_faults(
     shop: Shop, *, seed: int, seconds: float, has_seen_enough: Callable[[Shop], bool]
 ) -> None:
-    """Make faults in every lane for so long; then heal all, and wait until all processes run."""
+    """Make faults in every lane for so long; then heal all but the processes."""
     shop.seconds = seconds
     over_at_s = shop.started_s + seconds
     lanes = [
@@ -101,7 +108,6 @@ def _make_faults(
     for server in (shop.servers.postgresql, shop.servers.rabbitmq):
         if not server.is_alive:
             server.start()
-    shop.supervisor.settle()
 
 
 def _run_lane(shop: Shop, lane: str, *, seed: int) -> None:
@@ -119,11 +125,14 @@ def _run_lane(shop: Shop, lane: str, *, seed: int) -> None:
             continue
         try:
             FAULTS[fault.kind](shop, fault.strength)
+        except NotMadeError as error:
+            shop.done_counts[f"{fault.kind}: {error}"] += 1
         except Exception as error:  # noqa: BLE001 (the other lanes have something to tell as well)
             say("".join(traceback.format_exception(error)))
             shop.wrong.append(f"{fault.kind} broke: {error!r}"[:500])
             _stand_up(shop)
-        shop.done_counts[fault.kind] += 1
+        else:
+            shop.done_counts[fault.kind] += 1
 
 
 def _is_late(shop: Shop, *, began_s: float) -> bool:
@@ -157,6 +166,23 @@ def _come_to_rest(shop: Shop, tally: Tally, *, last_fault_s: float) -> None:
     except TimeoutError as error:
         tally.stuck = sum(shop.books.under_way().values())
         tally.findings.append(f"STUCK: {error}")
+    _empty_queues(shop, tally)
+
+
+def _empty_queues(shop: Shop, tally: Tally) -> None:
+    """Wait until nothing lies in a queue of the broker, in anybody's hand, or held for later."""
+    lying: dict[str, int] = {}
+
+    def are_empty() -> bool:
+        nonlocal lying
+        lying = shop.servers.rabbitmq.queue_lengths()
+        return not lying
+
+    try:
+        seconds_until(are_empty, "all queues are empty", within_s=_QUEUES_S_MAX)
+    except TimeoutError as error:
+        tally.stuck += sum(lying.values())
+        tally.findings.append(f"STUCK: {error}: {lying}")
 
 
 def _judge(shop: Shop, tally: Tally) -> None:
@@ -165,6 +191,7 @@ def _judge(shop: Shop, tally: Tally) -> None:
     verdict = judge(shop.books, journal, told=told, observer=shop.observer)
     verdict.add({"a process that ended by itself": supervisor.unexpected})
     verdict.add({"something that went wrong meanwhile": [*shop.wrong, *shop.operators.wrong]})
+    verdict.add({"an order closed while its deadline was to come": sorted(seen.early_nos)})
     _add(tally, verdict)
     tally.attempted = len(journal.orders)
     accepted = journal.with_outcome(Outcome.ACCEPTED)
@@ -175,7 +202,12 @@ def _judge(shop: Shop, tally: Tally) -> None:
         note.order_no in statuses and by_key.get((note.user_id, note.key)) == note.order_no
         for note in accepted
     )
-    tally.refused = len(journal.with_outcome(Outcome.REFUSED))
+    tally.refused = sum(note.was_refused for note in journal.orders)
+    tally.unreached = len(journal.with_outcome(Outcome.REFUSED)) - tally.refused
+    tally.told = _told_counts(shop)
+    for event, number in shop.fleet.error_counts().items():
+        # What a library logs may name an address in memory.
+        tally.errors[event.partition(" <")[0]] += number
     tally.requests, tally.not_now = journal.total(), len(journal.refused_at_s)
     tally.statuses = Counter(statuses.values())
     tally.oversold = seen.breaches_count
@@ -198,8 +230,24 @@ def told_of(shop: Shop) -> Told:
     return Told(
         trade_nos=shop.operators.trade_nos,
         case_ids=sorted(shop.operators.resolved_ids),
+        restock_keys=shop.operators.restock_keys,
         planted=shop.planted,
-        was_wiped=shop.books.was_wiped,
+        wiped_ids=frozenset(shop.wiped_ids),
+        webhooks=None if shop.receiver is None else shop.receiver.by_order(),
+    )
+
+
+def _told_counts(shop: Shop) -> Counter[str]:
+    """Return how much was acknowledged besides orders."""
+    given_back = "select count(*) from order_refunds where status = 'succeeded'"
+    return Counter(
+        {
+            PAYMENTS: len(shop.journal.paid_nos),
+            CANCELS: len(shop.journal.cancelled_nos),
+            REFUNDS: shop.books.rows(given_back)[0][0],
+            CASES: len(shop.operators.resolved_ids),
+            RESTOCKS: sum(shop.operators.restock_keys.values()),
+        }
     )
 
 
@@ -223,11 +271,6 @@ def _count_faults(shop: Shop, tally: Tally) -> None:
             tally.cuts[f"{way.name}: {why}"] += number
     tally.faults = Counter(shop.done_counts)
     tally.faults["started without a database"] = supervisor.without_database_count
-
-
-def _now(shop: Shop) -> int:
-    statement = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint"
-    return int(shop.books.rows(statement)[0][0])
 
 
 def _far(shop: Shop) -> str:

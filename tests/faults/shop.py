@@ -33,9 +33,6 @@ from tests.servers.own_process import wait_until
 from tests.servers.postgresql import PrivatePostgresServer, start_private_postgresql
 from tests.servers.rabbitmq import PrivateRabbitServer, start_private_rabbitmq
 
-# Short, so that closings race with payments and cancellations.
-ORDER_TIMEOUT_S = 3.0
-
 # A payment is recorded after about half of it in the middle, so that either may win.
 _CANCEL_DELAY_S_MAX = 1.0
 
@@ -45,6 +42,10 @@ _POSTGRESQL = {"max_wal_size": "96MB", "min_wal_size": "32MB", "checkpoint_timeo
 _OPENING_S_MAX = 120.0
 
 _FOREVER = LifeSpan(is_armed=False, at_least_s=1e9, at_most_s=1e9)
+
+
+class NotMadeError(Exception):
+    """A fault could not be made; the text says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +72,10 @@ class Part:
     Attributes:
         minutes: How long faults are made in a full run.
         span: How long processes live; None lets them live.
+        spared_serve_count: So many that serve live until the end: who gets over what is done to the
+            servers by being started again has not got over it.
+        order_timeout_s: Short, so that closings race with payments and cancellations; but somebody
+            must get to pay in time.
         lanes: By name the kinds of faults and how often each comes.
         pauses: By lane the longest pause before a fault, in seconds.
         settings: Of the shop, besides the usual ones.
@@ -81,6 +86,8 @@ class Part:
     minutes: float
     says: str
     span: LifeSpan | None = None
+    spared_serve_count: int = 0
+    order_timeout_s: float = 3.0
     lanes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     pauses: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -118,6 +125,8 @@ class Shop:
         done_counts: How often each kind of fault was made.
         recoveries_s: What was measured, by what it is.
         planted: The messages that must be set aside in the end, by their id.
+        wiped_ids: Those of them that may have lain in a broker that was wiped.
+        receiver: Of webhooks.
         wrong: What went wrong while something was done to the shop.
         seconds: How long faults are made.
         is_over: Set when no further fault is to be begun.
@@ -138,6 +147,8 @@ class Shop:
     done_counts: Counter[str] = field(default_factory=Counter)
     recoveries_s: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     planted: dict[str, str] = field(default_factory=dict)
+    wiped_ids: set[str] = field(default_factory=set)
+    receiver: WebhookReceiver | None = None
     wrong: list[str] = field(default_factory=list)
     is_over: threading.Event = field(default_factory=threading.Event)
     seconds: float = 0.0
@@ -202,13 +213,14 @@ def opened_shop(servers: Servers, part: Part, *, seed: int) -> Iterator[Shop]:
             watcher=watcher,
             load=load,
             operators=operators,
+            receiver=receiver,
         )
 
 
 def _settings(part: Part, receiver: WebhookReceiver | None) -> dict[str, object]:
     """Return the settings of a part's shop, besides where its servers are."""
     settings: dict[str, object] = {
-        "order_timeout_s": ORDER_TIMEOUT_S,
+        "order_timeout_s": part.order_timeout_s,
         "sweep_interval_s": 1,
         "sweep_grace_s": 1,
         "log_format": "json",
@@ -224,23 +236,25 @@ def _buyers(fleet: Fleet, part: Part, *, seed: int) -> RacingLoad:
     return RacingLoad(
         fleet.fronts,
         seed=seed,
-        order_timeout_s=ORDER_TIMEOUT_S,
+        order_timeout_s=part.order_timeout_s,
         shoppers_count=part.shoppers_count,
         journal=FleetJournal(is_silence_expected=True),
         extension_s=float(str(part.settings.get("payment_extension_s", 0.0))),
         cancel_delay_s_max=_CANCEL_DELAY_S_MAX,
+        wants_scarce=True,
     )
 
 
 def _wards(fleet: Fleet, part: Part, *, seed: int) -> list[Ward]:
     wards = []
+    spared = fleet.fronts[: part.spared_serve_count]
     for number, member in enumerate(fleet.members):
         assert isinstance(member, ForkedMember)
         lives = draw_lives(
             seed,
             f"{part.name} {member.role} {number}",
             role=member.role,
-            span=part.span or _FOREVER,
+            span=_FOREVER if part.span is None or member in spared else part.span,
         )
         wards.append(Ward(member, lives))
     return wards

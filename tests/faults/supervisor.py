@@ -91,6 +91,7 @@ class Ward:
         self.life = replace(next(lives), point=None)
         self._lives = lives
         self.lives_count = 0
+        self.pauses_count = 0
         self._born_s = time.monotonic()
         self._ready_s: float | None = self._born_s
         self._asked_s = 0.0
@@ -144,10 +145,26 @@ class Ward:
             self._was_killed = True
             return self.member.stop()
 
-    def settle(self, supervisor: "Supervisor") -> None:
-        """Let it live from now on."""
+    def pause(self) -> None:
+        """Stop it without its knowing."""
         with self.turn:
-            if self.life is FOREVER and self.member.preload is None and self.member.is_alive:
+            self.pauses_count += 1
+            self.member.pause()
+
+    def go_on(self) -> None:
+        """Let it continue where it was stopped."""
+        with self.turn:
+            self.member.go_on()
+
+    def settle(self, supervisor: "Supervisor") -> None:
+        """Let it live from now on.
+
+        One that would die nowhere goes on as it is: what it has lived through it must get over by
+        itself, and not by being started again.
+        """
+        with self.turn:
+            if self.life.point is None and self.member.preload is None and self.member.is_alive:
+                self.life = FOREVER
                 return
             self.member.preload = None
             self.kill(supervisor)
@@ -246,13 +263,31 @@ class Supervisor:
                 stack.enter_context(ward.turn)
             yield
 
-    def lives_of(self, role: str) -> dict[str, int]:
-        """Return of each that runs and is ready which of its lives this is, by its name."""
+    def ready_lives(self, role: str) -> set[tuple[int, int, int]]:
+        """Return what `lives` does of those that are ready, now."""
         return {
-            ward.member.name: ward.lives_count
-            for ward in self.with_role(role)
+            life
+            for ward, life in zip(self.with_role(role), self._lives_of(role), strict=True)
             if ward.member.is_alive and ward.member.is_ready(within_s=_ANSWER_S_MAX)
         }
+
+    def lives(self, role: str) -> set[tuple[int, int, int]]:
+        """Return of each that runs: its number among its kind, its how-manieth life this is, and
+        how often it was stopped.
+
+        What is in it before and after something has lived through that, and was never stopped.
+        """
+        return {
+            life
+            for ward, life in zip(self.with_role(role), self._lives_of(role), strict=True)
+            if ward.member.is_alive
+        }
+
+    def _lives_of(self, role: str) -> list[tuple[int, int, int]]:
+        return [
+            (number, ward.lives_count, ward.pauses_count)
+            for number, ward in enumerate(self.with_role(role))
+        ]
 
     def with_role(self, role: str) -> list[Ward]:
         """Return the processes of a kind."""

@@ -11,10 +11,21 @@ from typing import Any, Self
 
 # What is asked for.
 BOUNDS_S: Mapping[str, float] = {
-    "PostgreSQL back until a write is accepted": 5.0,
+    "PostgreSQL back until writes are accepted": 5.0,
     "everything drained after the last fault": 60.0,
     "closings late after the last fault": 60.0,
 }
+
+# While faults are made, somebody looks at the stock so often at least, on a machine that is busy.
+_LOOKS_PER_S_MIN = 2.0
+
+# What others than those who order are told of.
+PAYMENTS = "payments"
+CANCELS = "cancels"
+REFUNDS = "refunds given back"
+CASES = "cases resolved"
+RESTOCKS = "stock put there"
+TOLD = (PAYMENTS, CANCELS, REFUNDS, CASES, RESTOCKS)
 
 # What may not be, ever.
 _ZERO = ("lost", "doubled", "oversold", "stuck", "unexpected")
@@ -29,13 +40,19 @@ class Tally:
         acknowledged: Of these, how many a client was told of, at first or when it asked again.
         found: Of these, how many are there.
         recovered: Orders of which nobody was told at first, and that had been made.
+        refused: Orders that somebody who was there said no to, for want of stock.
+        unreached: Orders that reached nobody.
+        told: What besides was acknowledged and must be true in the end, by what it is.
         oversold: What the watcher of the stock found not to add up.
         stuck: What had not come to rest in time.
         kills: Processes that were killed, by kind.
         faults: Faults made, by kind.
         points: How often a process died at each failure point.
         races: Who won, and how often.
-        snapshots: How often the stock was looked at during the faults.
+        snapshots: How often the stock was looked at.
+        looks_during_faults: How often it was while faults were made, or the database was away.
+        faults_s: How long faults were made.
+        errors: What was logged as an error, by event.
         recoveries_s: What was measured, by what it is.
         findings: What is wrong, for a person.
     """
@@ -53,6 +70,8 @@ class Tally:
     oversold: int = 0
     stuck: int = 0
     refused: int = 0
+    unreached: int = 0
+    told: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     not_now: int = 0
     kills: Counter[str] = field(default_factory=Counter)
@@ -63,7 +82,10 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     snapshots: int = 0
     snapshots_with_orders: int = 0
+    looks_during_faults: int = 0
+    faults_s: float = 0.0
     recoveries_s: dict[str, list[float]] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
     verify_exit_codes: list[int] = field(default_factory=list)
     elapsed_s: float = 0.0
     findings: list[str] = field(default_factory=list)
@@ -74,13 +96,21 @@ class Tally:
         return (
             not any(getattr(self, name) for name in _ZERO)
             and not self.findings
-            and self.found == self.acknowledged
+            and self.found == self.acknowledged > 0
             and bool(self.verify_exit_codes)
             and not any(self.verify_exit_codes)
         )
 
     def hold_to_bounds(self) -> None:
-        """Note what took longer than it may."""
+        """Note what took longer than it may, what was never tried, and a watcher that slept."""
+        untried = [name for name in TOLD if not self.told[name]]
+        if untried:
+            self.unexpected += 1
+            self.findings.append(f"UNEXPECTED: nobody was told of {', '.join(untried)}")
+        if self.looks_during_faults < _LOOKS_PER_S_MIN * self.faults_s:
+            self.unexpected += 1
+            looks = f"{self.looks_during_faults} looks at the stock in {self.faults_s:.0f} s"
+            self.findings.append(f"UNEXPECTED: {looks}")
         for what, bound_s in BOUNDS_S.items():
             late = [each for each in self.recoveries_s.get(what, []) if each > bound_s]
             if late:
@@ -94,6 +124,8 @@ class Tally:
             ("lost, doubled, oversold, stuck", self._numbers(*_ZERO[:-1])),
             ("recovered (made, and nobody was told at first)", self.recovered),
             ("unexpected", self.unexpected),
+            ("refused, unreached", self._numbers("refused", "unreached")),
+            ("acknowledged besides, and found", _told(self.told)),
             ("kills by kind", _told(self.kills)),
             ("connections cut", _told(self.cuts)),
             ("other faults", _told(self.faults)),
@@ -104,6 +136,7 @@ class Tally:
                 self._numbers("snapshots", "snapshots_with_orders"),
             ),
             ("orders by status", _told(self.statuses)),
+            ("logged as errors", _told(self.errors)),
             ("requests, of these answered 'not now'", self._numbers("requests", "not_now")),
             *(
                 (what, f"{_median(times):.2f} s in the middle, {max(times):.2f} s at most")
@@ -131,8 +164,8 @@ class Tally:
             TypeError: it is no document of a tally.
         """
         given = {name: value for name, value in document.items() if name != "is_clean"}
-        counters = ("kills", "cuts", "faults", "points", "races", "statuses")
-        return cls(**{**given, **{name: Counter(given[name]) for name in counters}})
+        counters = ("told", "kills", "cuts", "faults", "points", "races", "statuses", "errors")
+        return cls(**{**given, **{name: Counter(given.get(name, ())) for name in counters}})
 
     def _numbers(self, *names: str) -> str:
         return ", ".join(f"{getattr(self, name):,}" for name in names)

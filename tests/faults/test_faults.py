@@ -110,6 +110,7 @@ def test_every_kind_of_fault_was_made_and_seen_through(run: Run) -> None:
     assert tally.cuts["database: cut"] >= 1
     assert tally.snapshots > 0
     assert tally.snapshots_with_orders > 0
+    assert tally.looks_during_faults > 0
     assert len(run.shop.planted) >= 4
 
 
@@ -142,6 +143,31 @@ PLANTED = {
         "lost",
         "a cancelled order that is not",
         "update orders set status = 'closed' where status = 'cancelled'",
+    ),
+    "an accepted order holds more": (
+        "lost",
+        "an accepted order that holds something else",
+        (
+            "update order_lines set quantity = quantity + 1 where order_no ="
+            " (select min(order_no) from order_lines) and line_no ="
+            " (select min(line_no) from order_lines where order_no ="
+            " (select min(order_no) from order_lines))"
+        ),
+    ),
+    "an order was made beside the one with the key": (
+        "doubled",
+        "an order that no key stands for",
+        "delete from order_requests where order_no = (select min(order_no) from order_requests)",
+    ),
+    "what was given back is on no record": (
+        "lost",
+        "a case that was resolved and nothing was given back",
+        "delete from order_refunds where status = 'failed'",
+    ),
+    "stock that was put there is gone": (
+        "lost",
+        "stock that was put there and is not",
+        "delete from stock_movements where kind = 'adjust' and cause like 'operator restock-%'",
     ),
     "an event never left": (
         "lost",
@@ -218,7 +244,7 @@ def test_what_is_planted_in_the_books_is_found(run: Run, planted: str) -> None:
     shop = run.shop
     with copied(run, *statement.split("; ")) as url:
         books = FleetBooks(url)
-        books.was_wiped = shop.books.was_wiped
+        books.wiped_at = shop.books.wiped_at
         verdict = judge(books, shop.journal, told=told_of(shop), observer=shop.observer)
     assert finding in getattr(verdict, kind), verdict.lines
 
@@ -229,6 +255,8 @@ STOCK = {
     "sold to nobody": "update stock set sold = sold + 1, available = available - 1",
     "a paid order that was not sold": "update orders set status = 'paid' where order_no ="
     " (select max(order_no) from orders where status != 'paid')",
+    "closed while its deadline is to come": "update orders set expires_at = expires_at +"
+    " 86400000000 where order_no = (select min(order_no) from orders where status = 'closed')",
     "below zero": "alter table stock drop constraint ck_stock_sold; update stock set sold = -1",
 }
 
@@ -239,7 +267,9 @@ def test_the_watcher_sees_stock_that_does_not_add_up(run: Run, planted: str) -> 
     with copied(run, *statements) as url:
         seen = asyncio.run(_look_once(url))
     assert seen.snapshots_count == 1
-    assert (seen.breaches_count > 0) == (planted in STOCK), seen
+    is_early = planted.startswith("closed")
+    assert bool(seen.early_nos) == is_early, seen
+    assert (seen.breaches_count > 0) == (planted in STOCK and not is_early), seen
 
 
 async def _look_once(url: str) -> Seen:

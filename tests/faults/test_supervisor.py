@@ -35,6 +35,12 @@ class Member:
     def kill(self) -> None:
         self.returncode = -9
 
+    def pause(self) -> None:
+        self.was_stopped = True
+
+    def go_on(self) -> None:
+        self.was_stopped = False
+
     def is_ready(self, *, within_s: float) -> bool:
         return within_s > 0
 
@@ -131,6 +137,33 @@ def test_one_whose_time_is_over_is_killed() -> None:
     ward.look(supervisor)
 
     assert supervisor.killed_counts == {"serve": 1}
+
+
+def test_one_that_would_die_nowhere_lives_on() -> None:
+    member = Member("serve")
+    supervisor, ward = supervised(member, Life(point=None, on_reach=1, seconds=1e9))
+
+    ward.settle(supervisor)
+
+    assert supervisor.killed_counts.total() == 0
+    assert member.starts == []
+
+
+def test_who_was_started_again_or_stopped_has_not_lived_through_it() -> None:
+    member = Member("serve")
+    supervisor, ward = supervised(member)
+    first = supervisor.ready_lives("serve")
+
+    ward.pause()
+    ward.go_on()
+    second = supervisor.ready_lives("serve")
+    ward.kill(supervisor)
+    assert supervisor.lives("serve") == set()
+    ward.begin_unarmed()
+
+    assert len(first) == len(second) == 1
+    assert not first & second
+    assert not second & supervisor.lives("serve")
 
 
 def test_settled_ones_are_armed_no_more() -> None:

@@ -2,7 +2,9 @@
 
 Invariant that it watches, in every committed snapshot and for each SKU: what was put in stock is
 what is available, reserved and sold together; none of the three is below zero; reserved is what
-unpaid orders hold, and sold is what paid ones have.
+unpaid orders hold, and sold is what paid ones have. And no order is closed whose deadline is still
+to come, by the clock of the database alone: what a process says when it was closed proves nothing
+where its own clock is wrong.
 
 It connects to the database itself, past the proxy, in a thread of its own. While the server is away
 there is nothing to see, and no snapshot is counted.
@@ -50,6 +52,11 @@ _HELD = """
         group by line.sku_id) as held on held.sku_id = stock.sku_id
     where stock.reserved != coalesce(held.reserved, 0) or stock.sold != coalesce(held.sold, 0)"""
 
+# The clock is read after the snapshot was taken, so an order that was due in it is due here.
+_CLOSED_EARLY = """
+    select order_no, expires_at from orders where status = 'closed'
+        and expires_at > (extract(epoch from clock_timestamp()) * 1000000)::bigint"""
+
 
 @dataclass(slots=True)
 class Seen:
@@ -60,6 +67,7 @@ class Seen:
         orders_count: How often the orders as well, in the same snapshot.
         missed_count: How often there was nobody to ask.
         breaches: What did not add up; the first few of `breaches_count`.
+        early_nos: Orders that were closed while their deadline was still to come.
     """
 
     snapshots_count: int = 0
@@ -67,6 +75,12 @@ class Seen:
     missed_count: int = 0
     breaches_count: int = 0
     breaches: list[str] = field(default_factory=list)
+    early_nos: set[str] = field(default_factory=set)
+
+    @property
+    def looks_count(self) -> int:
+        """How often it looked, or tried to."""
+        return self.snapshots_count + self.missed_count
 
 
 class StockWatcher:
@@ -77,17 +91,32 @@ class StockWatcher:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stock watcher")
         self.seen = Seen()
+        self._error: Exception | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Look no more.
+
+        Raises:
+            Exception: what ended the looking before.
+        """
         self._over.set()
         self._thread.join(_STOP_S_MAX)
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def _run(self) -> None:
-        asyncio.run(self._watch())
+        try:
+            asyncio.run(self._watch())
+        except Exception as error:  # noqa: BLE001 (raised again by `stop`)
+            self._error = error
 
     async def _watch(self) -> None:
         while not self._over.is_set():
@@ -95,7 +124,7 @@ class StockWatcher:
                 connection = await asyncpg.connect(
                     self._url, timeout=_CONNECT_S_MAX, command_timeout=_READ_S_MAX
                 )
-            except NO_ANSWER:
+            except _NO_SNAPSHOT:
                 self.seen.missed_count += 1
                 self._over.wait(INTERVAL_S)
                 continue
@@ -120,6 +149,7 @@ class StockWatcher:
             found = [("stock", row) for row in await connection.fetch(_STOCK)]
             if has_orders:
                 found += [("orders", row) for row in await connection.fetch(_HELD)]
+                self.seen.early_nos |= {row[0] for row in await connection.fetch(_CLOSED_EARLY)}
         self.seen.snapshots_count += 1
         self.seen.orders_count += has_orders
         self.seen.breaches_count += len(found)
