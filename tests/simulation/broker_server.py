@@ -198,9 +198,10 @@ class BrokerServer:
 
         self.loop.call_at(virtual_s(until), release)
 
-    def forget_sequences(self) -> None:
-        """Begin anew: what an operator replays is younger than its neighbours."""
-        self._sequences.clear()
+    def forget_sequence(self, *, route: str, order_key: str | None) -> None:
+        """Let the events of one aggregate begin anew: an operator replays an older one of them."""
+        if order_key is not None:
+            self._sequences.pop((route, order_key), None)
 
     def _check_sequence(self, message: Message) -> None:
         """Look whether the events of one aggregate leave in their order."""

@@ -206,12 +206,6 @@ def _messages(world: World) -> Findings:
         for (count,) in execute(f"SELECT count(*) FROM {service}_outbox WHERE state = 'failed'"):
             if count:
                 yield "I9", f"{service}_outbox", f"{count} events are parked"
-        for queue, message_id, body, reason in execute(
-            f"SELECT queue, message_id, body, reason FROM {service}_dead_letters"
-            " WHERE state = 'open'"
-        ):
-            if body not in world.planted:
-                yield "I15", f"message {message_id}", f"set aside in {queue} as {reason}"
 
 
 def _count(world: World, table: str, condition: str) -> int:

@@ -1,7 +1,12 @@
 """What a person does when the alarms ring: judges payment cases, and replays dead letters."""
 
+import asyncio
+from functools import partial
+
 from orderkeep.database.audit import Act
-from orderkeep.messaging.dead_letter import DeadLetterFilter
+from orderkeep.database.transaction import Transaction
+from orderkeep.messaging.dead_letter import DeadLetterFilter, SettleResult
+from orderkeep.messaging.letter_settlement import LetterSettlement
 from orderkeep.orders.case_desk import CaseWithRefund
 from orderkeep.orders.case_resolution import CaseAction, CaseState
 from orderkeep.orders.resolve_cases import ResolveCase
@@ -12,6 +17,9 @@ from tests.simulation.process import Process
 from tests.simulation.world import World
 
 _ACT = Act(actor="operator", reason="the money was looked up at the bank")
+
+# Processes that died before the healing are back within a few seconds.
+_ASKED_COUNT_MAX = 20
 
 
 class Operator:
@@ -57,18 +65,26 @@ class Operator:
     async def replay_dead_letters(self) -> None:
         """Send everything that is set aside to its queue again, for one service after the other."""
 
-        self._world.broker.forget_sequences()
-
         async def replay(process: Process) -> None:
             for letters in process.settlements:
+                await process.database.transact(partial(self._replay, letters))
 
-                async def work(transaction, letters=letters):
-                    now = await transaction.now()
-                    return await letters.replay(transaction, DeadLetterFilter(), now=now)
+        for _ in range(_ASKED_COUNT_MAX):
+            try:
+                await self._world.front.ask(replay, draws=self._draws)
+            except (NotAskedError, UnknownOutcomeError):
+                await asyncio.sleep(1.0)
+            else:
+                return
 
-                await process.database.transact(work)
-
-        try:
-            await self._world.front.ask(replay, draws=self._draws)
-        except (NotAskedError, UnknownOutcomeError):
-            return
+    async def _replay(self, letters: LetterSettlement, transaction: Transaction) -> None:
+        """Replay what is open; only what is replayed may come after its successors."""
+        now = await transaction.now()
+        settled = await letters.replay(transaction, DeadLetterFilter(), now=now)
+        replayed = [each.id for each in settled if each.result is SettleResult.REPLAYED]
+        table = letters._outbox.tables.dead_letters.name
+        for letter_id in replayed:
+            row = self._world.database.connection.execute(
+                f"SELECT queue, aggregate_id FROM {table} WHERE id = ?", (letter_id,)
+            ).fetchone()
+            self._world.broker.forget_sequence(route=row["queue"], order_key=row["aggregate_id"])

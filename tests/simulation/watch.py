@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from orderkeep.instant import Instant
+from orderkeep.messaging.settling import KILLS_ITS_CONSUMER, OUT_OF_TRIES
 from tests.simulation.breach import Breach
 from tests.simulation.dice import virtual_s
 
@@ -20,6 +21,10 @@ _ALLOWED = {
     ("pending_payment", "closed"),
     ("closed", "paid"),
 }
+
+# Why a message is set aside that somebody has read, or has tried to read in vain until no try was
+# left. What is planted is seen at once to be unreadable.
+_NOT_OF_POISON = (OUT_OF_TRIES, KILLS_ITS_CONSUMER)
 
 # Enough to see what is wrong; a broken world breaks often.
 _BREACHES_MAX = 20
@@ -77,8 +82,18 @@ def trigger_sql() -> list[str]:
             ),
             trigger("INSERT", f"{service}_inbox", "'in'", "NEW.consumer", "NEW.message_id"),
             trigger("DELETE", f"{service}_inbox", "'out'", "OLD.consumer", "OLD.message_id"),
-            trigger("INSERT", f"{service}_dead_letters", "'dead'", "NEW.queue", "NEW.message_id"),
-            trigger("UPDATE", f"{service}_dead_letters", "'dead'", "NEW.queue", "NEW.message_id"),
+            *(
+                trigger(
+                    event,
+                    f"{service}_dead_letters",
+                    "'dead'",
+                    "NEW.queue",
+                    "NEW.message_id",
+                    "NEW.body",
+                    "NEW.reason",
+                )
+                for event in ("INSERT", "UPDATE OF reason")
+            ),
         ]
     return triggers
 
@@ -101,6 +116,8 @@ class Watch:
         self.now: Callable[[], Instant] = lambda: Instant(0)
         # Ids of messages that the broker has put into a queue, or holds until their time.
         self.accepted: Collection[bytes] = ()
+        # Bodies that nobody can read, put into queues by the nemesis.
+        self.planted: Collection[bytes] = ()
         self.first_ends: dict[str, str] = {}
         self.commits_count = 0
         self.transitions: Counter[str] = Counter()
@@ -123,7 +140,7 @@ class Watch:
             "sent": self._event_sent,
             "in": self._message_settled,
             "retry": self._message_kept,
-            "dead": self._message_kept,
+            "dead": self._message_set_aside,
             "out": self._record_withdrawn,
             "stock": self._stock_changed,
         }
@@ -225,6 +242,18 @@ class Watch:
 
     def _message_kept(self, queue: str, message_id: str) -> None:
         self._kept.add((queue, message_id))
+
+    def _message_set_aside(self, queue: str, message_id: str, body: bytes, reason: str) -> None:
+        """Look whether the message had to be set aside, while nobody has replayed it yet.
+
+        Only what was planted may be: what a fault does to a message says nothing of the message,
+        and no process dies so often that a message would be taken for deadly.
+        """
+        self._message_kept(queue, message_id)
+        if body not in self.planted:
+            self.breach("I15", f"message {message_id}", f"set aside in {queue} as {reason}")
+        elif reason in _NOT_OF_POISON:
+            self.breach("I15", f"what is planted in {queue}", f"set aside as {reason}")
 
     def _record_withdrawn(self, queue: str, message_id: str) -> None:
         self._recorded.discard((queue, message_id))

@@ -86,6 +86,7 @@ class World:
         self.shoppers = [Shopper(self, number=number) for number in range(orders_count)]
         self.points_fired: Counter[str] = Counter()
         self.planted: list[bytes] = []
+        self.watch.planted = self.planted
         self.is_healed = False
         self._starts: Counter[str] = Counter()
         self._kept: dict[asyncio.Task[Any], None] = {}
