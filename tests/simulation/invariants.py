@@ -81,6 +81,7 @@ def check(world: World) -> None:
     breach = world.watch.breach
     for invariant, subject, detail in (
         *_lost_or_invented(world),
+        *_not_as_told(world),
         *_doubled(world),
         *_histories(world),
         *_money(world),
@@ -141,6 +142,33 @@ def _lost_or_invented(world: World) -> Findings:
     for order_no, user_id in stored.items():
         if user_id not in attempted:
             yield "I2", f"order {order_no}", f"nobody asked for it as {user_id}"
+
+
+def _not_as_told(world: World) -> Findings:
+    """Yield orders that hold something else than was asked for, or are not cancelled after all."""
+    execute = world.database.connection.execute
+    lines: dict[str, list[tuple[str, int]]] = {}
+    for order_no, sku_id, quantity in execute(
+        "SELECT order_no, sku_id, quantity FROM order_lines ORDER BY order_no, sku_id"
+    ):
+        lines.setdefault(order_no, []).append((sku_id, quantity))
+    shoppers = {each.journal.user_id: each for each in world.shoppers}
+    statuses: dict[str, str] = {}
+    for order_no, user_id, status, amount_minor in execute(
+        "SELECT order_no, user_id, status, pay_amount_minor FROM orders"
+    ):
+        statuses[order_no] = status
+        # Whose order nobody asked for has been told of.
+        shopper = shoppers.get(user_id)
+        held = (lines.get(order_no, []), amount_minor)
+        if shopper is not None and held != (shopper.wanted_lines, shopper.wanted_minor):
+            asked = f"{shopper.wanted_lines} at {shopper.wanted_minor}"
+            yield "I2", f"order {order_no}", f"was asked for {asked}, and is {held[0]} at {held[1]}"
+    for shopper in world.shoppers:
+        for order_no in shopper.journal.cancelled:
+            if statuses.get(order_no) != "cancelled":
+                detail = f"its buyer was told that it is cancelled; it is {statuses.get(order_no)}"
+                yield "I1", f"order {order_no}", detail
 
 
 def _doubled(world: World) -> Findings:

@@ -65,6 +65,7 @@ class Journal:
         answered: The order of each answer that said there is one.
         is_doubtful: A request for it had no answer: it may be under way still.
         is_refused: The last answer said there is none.
+        cancelled: The orders that the buyer was told are cancelled.
         seen: Each status in which the order was shown, in order.
         notified: The trades that the payment service has answered for.
     """
@@ -74,6 +75,7 @@ class Journal:
     is_doubtful: bool = False
     answered: list[str] = field(default_factory=list)
     is_refused: bool = False
+    cancelled: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     notified: list[str] = field(default_factory=list)
 
@@ -88,13 +90,16 @@ class Shopper:
         draws = self._draws
         self.fate = draws.choices(list(_WEIGHTS), weights=list(_WEIGHTS.values()))[0]
         skus = draws.sample(world.sku_ids, k=draws.choice((1, 1, 1, 2, 3)))
-        self._wanted = tuple(
+        self.wanted = tuple(
             WantedLine(
                 sku_id=sku_id,
                 quantity=draws.choice((1, 1, 1, 2)),
                 cart_item_id=f"c{number}" if draws.random() < 0.1 else None,
             )
             for sku_id in skus
+        )
+        self.wanted_minor = sum(
+            line.quantity * world.prices_minor[line.sku_id] for line in self.wanted
         )
         self._number = number
         self._key = f"key-{number}"
@@ -154,7 +159,7 @@ class Shopper:
         self.journal.is_attempted = True
         for tries_count in range(_ASKED_COUNT_MAX):
             try:
-                return await self._ask_for_order(wanted=self._wanted)
+                return await self._ask_for_order(wanted=self.wanted)
             except _NOBODY_KNOWS as error:
                 self.journal.is_doubtful |= isinstance(error, UnknownOutcomeError)
                 await asyncio.sleep((0.2 + draws.random()) * 2**tries_count)
@@ -169,7 +174,7 @@ class Shopper:
     async def _place_again(self) -> None:
         """Ask again with the same key: the same order; with another body: no order."""
         try:
-            await self._ask_for_order(wanted=self._wanted)
+            await self._ask_for_order(wanted=self.wanted)
             other = WantedLine(sku_id=self.world.sku_ids[0], quantity=7)
             await self._ask_for_order(wanted=(other,))
         except _NOBODY_KNOWS:
@@ -201,7 +206,23 @@ class Shopper:
         if self.journal.answered and self.journal.answered[0] != order_no:
             self._breach("I3", f"one key made {self.journal.answered[0]} and {order_no}")
         self.journal.answered.append(order_no)
+        self._compare(placed.order)
         return placed.order
+
+    def _compare(self, order: Order) -> None:
+        """Look whether the order in the answer is the one that was asked for."""
+        lines = sorted((line.sku_id, line.quantity) for line in order.lines)
+        if lines != self.wanted_lines or order.pay_amount_minor != self.wanted_minor:
+            self._breach(
+                "I2",
+                f"was asked for {self.wanted_lines} at {self.wanted_minor},"
+                f" and the answer has {lines} at {order.pay_amount_minor}",
+            )
+
+    @property
+    def wanted_lines(self) -> list[tuple[str, int]]:
+        """What each order of this buyer holds, by SKU."""
+        return sorted((line.sku_id, line.quantity) for line in self.wanted)
 
     async def _token(self) -> str | None:
         for _ in range(_ASKED_COUNT_MAX):
@@ -227,7 +248,7 @@ class Shopper:
         )
         for _ in range(_ASKED_COUNT_MAX):
             try:
-                await self.world.front.ask(
+                order = await self.world.front.ask(
                     lambda process: process.orders.cancel(wish), draws=self._draws
                 )
             except _NOBODY_KNOWS:
@@ -235,6 +256,7 @@ class Shopper:
             except Refusal:
                 return
             else:
+                self.journal.cancelled.append(order.order_no)
                 return
 
     async def _look(self, order_no: str) -> None:

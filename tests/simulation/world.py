@@ -35,8 +35,8 @@ _NAMES = {"api-1": Role.SERVE, "api-2": Role.SERVE, "work-1": Role.WORK, "work-2
 
 _POLICIES = ("refund", "manual", "revive")
 
-# Prices in minor units; the first SKU is what everybody wants and few get.
-_PRICES = (1_999, 500, 12_345, 1, 7_700, 250)
+# The first SKU is what everybody wants and few get.
+_PRICES_MINOR = (1_999, 500, 12_345, 1, 7_700, 250)
 
 # One set for all worlds: nobody looks at what it shows.
 _METRICS = Metrics()
@@ -72,7 +72,8 @@ class World:
             }
         )
         self.faults = Faults.drawn(stream(seed, "faults"))
-        self.sku_ids = [f"sku-{number}" for number in range(len(_PRICES))]
+        self.prices_minor = {f"sku-{number}": price for number, price in enumerate(_PRICES_MINOR)}
+        self.sku_ids = list(self.prices_minor)
         scarce_count = max(orders_count // draws.choice((4, 8, 40)), 1)
         stock = dict.fromkeys(self.sku_ids, 10 * orders_count) | {self.sku_ids[0]: scarce_count}
         self.watch = Watch(seed=seed, stock=stock)
@@ -161,10 +162,10 @@ class World:
 
     def _fill_catalogue(self, stock: dict[str, int]) -> None:
         connection = self.database.connection
-        for (sku_id, count), price_minor in zip(stock.items(), _PRICES, strict=True):
+        for sku_id, count in stock.items():
             connection.execute(
                 "INSERT INTO skus VALUES (?, NULL, ?, ?, 'CNY', 1, ?)",
-                (sku_id, f"title of {sku_id}", price_minor, EPOCH),
+                (sku_id, f"title of {sku_id}", self.prices_minor[sku_id], EPOCH),
             )
             connection.execute("INSERT INTO stock VALUES (?, ?, 0, 0)", (sku_id, count))
             connection.execute(
