@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 
 from tests.planted_bugs.catalogue import PLANTS
 from tests.planted_bugs.plant import Plant
-from tests.simulation.report import silence_logs
 from tests.simulation.run import run_seed
 
 # Orders in each world: few, for most of these mistakes show with any.
@@ -42,7 +41,6 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="of plants; none is all")
     parser.add_argument("--seeds-max", type=int, default=1_000)
     arguments = parser.parse_args()
-    silence_logs()
     searches: list[Search] = []
     for name in arguments.names or PLANTS:
         searches.append(search(PLANTS[name], seeds_max=arguments.seeds_max))

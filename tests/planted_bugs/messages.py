@@ -6,14 +6,16 @@ from contextvars import ContextVar
 from typing import Any
 from unittest.mock import patch
 
-from orderkeep.database.transaction import StoreBusyError, Transaction
+from orderkeep.database.transaction import StoreBusyError, StoreUnavailableError, Transaction
+from orderkeep.instant import Instant
 from orderkeep.messaging.delivery import _NOBODYS_FAULT, Subscription
 from orderkeep.messaging.dispatcher import Dispatcher
 from orderkeep.messaging.inbox import Inbox
 from orderkeep.messaging.message import Delivery, PublishOutcome, PublishResult
+from orderkeep.messaging.outbox import PARTITION_COUNT
+from orderkeep.messaging.publishing import Publishing
+from orderkeep.messaging.settling import RetryPolicy
 from tests.planted_bugs.plant import Plant
-from tests.simulation.broker_server import BrokerServer
-from tests.simulation.database_server import DatabaseServer
 
 
 async def _acknowledge(in_hand: Any, deliveries: Sequence[Delivery]) -> None:
@@ -86,17 +88,32 @@ def _sent_before_confirm() -> Iterator[None]:
 
 
 @contextmanager
-def _no_mandatory() -> Iterator[None]:
-    with patch.object(BrokerServer, "honours_mandatory", new=False):
+def _returned_as_sent() -> Iterator[None]:
+    publish = Publishing._publish_together
+
+    async def confirmed(self: Any, rows: Any, *, now: Instant) -> Sequence[PublishOutcome]:
+        outcomes = await publish(self, rows, now=now)
+        return [
+            PublishOutcome(result=PublishResult.CONFIRMED)
+            if "leads to no queue" in outcome.detail
+            else outcome
+            for outcome in outcomes
+        ]
+
+    with patch.object(Publishing, "_publish_together", confirmed):
         yield
 
 
 @contextmanager
 def _no_ownership() -> Iterator[None]:
-    def hold_all(_self: Any, _session: int, _name: str, *, part_count: int) -> frozenset[int]:
-        return frozenset(range(part_count))
+    hold_share = Dispatcher._hold_share
 
-    with patch.object(DatabaseServer, "hold_share", hold_all):
+    async def hold_all(self: Any, *, is_anything_on_its_way: bool) -> Any:
+        session = await hold_share(self, is_anything_on_its_way=is_anything_on_its_way)
+        self._partitions = frozenset(range(PARTITION_COUNT))
+        return session
+
+    with patch.object(Dispatcher, "_hold_share", hold_all):
         yield
 
 
@@ -125,41 +142,90 @@ def _tail_dropped() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _outage_costs_tries() -> Iterator[None]:
+    async def settle(self: Any, in_hand: Any, arrivals: Any, *, stop: Any) -> None:
+        del stop
+        try:
+            await self._commit(
+                in_hand,
+                arrivals,
+                settle=lambda transaction: self._settling.take_effect(transaction, arrivals),
+            )
+        except StoreUnavailableError as error:
+            self._settling._policy = RetryPolicy(tries_max=1)
+            for arrival in arrivals:
+                await self._settle_failed(in_hand, arrival, error)
+
+    with patch.object(Subscription, "_settle_batch", settle):
+        yield
+
+
+@contextmanager
+def _outage_ends_the_loop() -> Iterator[None]:
+    run_once = Dispatcher.run_once
+
+    async def run(self: Any) -> Any:
+        try:
+            return await run_once(self)
+        except StoreUnavailableError as error:
+            raise RuntimeError(str(error)) from error
+
+    with patch.object(Dispatcher, "run_once", run):
+        yield
+
+
 PLANTS = (
     Plant(
         name="ack-before-commit",
         says="a message is acknowledged, and then its effect is committed",
-        caught_by=frozenset({"I10"}),
+        caught_by={"I10": "acknowledged in .* without an inbox row"},
         planted=_ack_before_commit,
     ),
     Plant(
         name="inbox-outside-transaction",
         says="the inbox row is committed before the effect, by itself",
-        caught_by=frozenset({"I1", "I5", "I10", "I15"}),
+        caught_by={
+            "I1": "money of trade .* is on no record",
+            "I5": "should be held of its money",
+            "I10": "acknowledged in .* without an inbox row",
+        },
         planted=_inbox_outside_transaction,
     ),
     Plant(
         name="sent-before-confirm",
         says="an event counts as sent once it is written to the socket",
-        caught_by=frozenset({"I9"}),
+        caught_by={"I9": "counts as sent to .*, which never had it"},
         planted=_sent_before_confirm,
     ),
     Plant(
-        name="no-mandatory",
-        says="what reaches no queue is confirmed, and nobody asks",
-        caught_by=frozenset({"I9"}),
-        planted=_no_mandatory,
+        name="returned-as-sent",
+        says="what reaches no queue counts as sent",
+        caught_by={"I9": "counts as sent to .*, which never had it"},
+        planted=_returned_as_sent,
     ),
     Plant(
         name="no-ownership",
         says="every dispatcher sends every row it sees",
-        caught_by=frozenset({"I9"}),
+        caught_by={"I9": "event .* reached .* after event"},
         planted=_no_ownership,
     ),
     Plant(
         name="tail-dropped",
         says="after a batch that failed, all but its last message are tried one by one",
-        caught_by=frozenset({"I10"}),
+        caught_by={"I10": "acknowledged in .* without an inbox row"},
         planted=_tail_dropped,
+    ),
+    Plant(
+        name="outage-costs-tries",
+        says="while the database is away messages use up their tries, and are set aside",
+        caught_by={"I15": "set aside in .* as out_of_tries"},
+        planted=_outage_costs_tries,
+    ),
+    Plant(
+        name="outage-ends-loop",
+        says="a loop does not bear that the database is away, and is started again",
+        caught_by={"I19": "loop_failed .*-dispatcher: RuntimeError"},
+        planted=_outage_ends_the_loop,
     ),
 )

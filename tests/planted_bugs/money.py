@@ -26,7 +26,7 @@ PLANTS = (
     Plant(
         name="refund-without-key",
         says="each time the channel is asked for a refund, it is asked under a new number",
-        caught_by=frozenset({"I3", "I5"}),
+        caught_by={"I3": "trade .* went back", "I5": "should be held of its money"},
         planted=_refund_without_key,
     ),
 )

@@ -1,23 +1,27 @@
 """Mistakes in how orders are placed, closed, and kept in stock."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from orderkeep.database.transaction import ReadTransaction, Transaction
+from orderkeep.database.transaction import ReadTransaction, StoreUnavailableError, Transaction
 from orderkeep.instant import Instant, after
 from orderkeep.orders import close_orders, drafted_changes, place_orders
+from orderkeep.orders.cancel_order import CancelOrder
 from orderkeep.orders.desk import OrderDesk
 from orderkeep.orders.order import CloseDecision, Order, Status, Transition, close_when_due
+from orderkeep.orders.order import cancel as decide_cancel
+from orderkeep.orders.pricing import Pricing, WantedLine, price
 from orderkeep.orders.stock import MovementKind, StockCounts
 from orderkeep.orders.store.orders import find_due_order_nos
 from orderkeep.orders.store.requests import Claim, RequestKey
 from orderkeep.orders.store.stock import Sku, lock_skus
 from orderkeep.orders.sweep import CLOSED_PER_TRANSACTION_MAX, Sweep
+from orderkeep.refusal import Refusal
 from tests.planted_bugs.plant import Plant
 from tests.simulation.process import RUNNING, Process
 
@@ -167,41 +171,85 @@ def _no_sweep() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _cancel_before_commit() -> Iterator[None]:
+    cancel = OrderDesk.cancel
+
+    async def answered_first(self: Any, wish: CancelOrder) -> Order:
+        order = await self.get(wish.order_no, user_id=wish.user_id)
+        cancelled = decide_cancel(order, by=wish.by, now=order.created_at)
+        # The rest is done when there is time for it.
+        _process().spawn(_if_it_can_be(cancel(self, wish)))
+        return cancelled.after if isinstance(cancelled, Transition) else order
+
+    with patch.object(OrderDesk, "cancel", answered_first):
+        yield
+
+
+async def _if_it_can_be(work: Coroutine[Any, Any, object]) -> None:
+    with suppress(Refusal, StoreUnavailableError):
+        await work
+
+
+@contextmanager
+def _one_of_each() -> Iterator[None]:
+    def price_one(wanted: Sequence[WantedLine], **rest: Any) -> Pricing:
+        return price([replace(line, quantity=1) for line in wanted], **rest)
+
+    with patch.object(place_orders, "price", price_one):
+        yield
+
+
 PLANTS = (
     Plant(
         name="read-modify-write",
         says="stock is read, counted in memory, and written back",
-        caught_by=frozenset({"I6", "I7"}),
+        caught_by={"I6": "available, reserved, sold are", "I7": "are promised, and there are"},
         planted=_read_modify_write,
     ),
     Plant(
         name="no-state-guard",
         says="a deadline closes an order without a look at its state",
-        caught_by=frozenset({"I4", "I15"}),
+        caught_by={
+            "I4": "went from (paid|cancelled) to closed",
+            "I19": "(paid|cancelled) to closed by payment_timeout",
+        },
         planted=_no_state_guard,
     ),
     Plant(
         name="stock-back-on-paid",
         says="the stock of an order that is paid is given back",
-        caught_by=frozenset({"I6"}),
+        caught_by={"I6": "available, reserved, sold are"},
         planted=_stock_back_on_paid,
     ),
     Plant(
         name="application-clock",
         says="the deadline is compared with the clock of the process",
-        caught_by=frozenset({"I11"}),
+        caught_by={"I11": "closed .* before its deadline"},
         planted=_application_clock,
     ),
     Plant(
         name="key-in-memory",
         says="idempotency keys are kept in the memory of the process",
-        caught_by=frozenset({"I3"}),
+        caught_by={"I3": "one key"},
         planted=_key_in_memory,
     ),
     Plant(
         name="no-sweep",
         says="orders are closed by a delayed message alone",
-        caught_by=frozenset({"I11"}),
+        caught_by={"I11": "unpaid .* after its deadline"},
         planted=_no_sweep,
+    ),
+    Plant(
+        name="cancel-before-commit",
+        says="a cancel is answered, and then it is committed",
+        caught_by={"I1": "was told that it is cancelled"},
+        planted=_cancel_before_commit,
+    ),
+    Plant(
+        name="one-of-each",
+        says="an order holds one piece of what its buyer wants more of",
+        caught_by={"I2": "was asked for .* at .*, and"},
+        planted=_one_of_each,
     ),
 )

@@ -6,7 +6,7 @@ Exits with 1 if an invariant did not hold in any of them.
 import argparse
 import sys
 
-from tests.simulation.report import Totals, run_range, show_logs, silence_logs
+from tests.simulation.report import Totals, run_range
 
 
 def main() -> int:
@@ -15,10 +15,6 @@ def main() -> int:
     first, last = arguments.seeds
     if arguments.seed is not None:
         first = last = arguments.seed
-    if arguments.trace:
-        show_logs()
-    else:
-        silence_logs()
     totals = Totals()
     run_range(
         first,

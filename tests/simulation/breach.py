@@ -8,7 +8,7 @@ class Breach:
     """An invariant that did not hold.
 
     Attributes:
-        invariant: I1 to I17; see docs/proof/simulation.md.
+        invariant: I1 to I19; see docs/proof/simulation.md.
         subject: The order, SKU, message or queue.
     """
 

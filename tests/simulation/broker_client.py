@@ -111,10 +111,7 @@ class SimulatedBroker:
             return PublishOutcome(result=PublishResult.ROUTE_DOWN, detail="nack")
         if message.deliver_at is not None and self._faults.happens("not-held"):
             return PublishOutcome(result=PublishResult.NOT_HELD, detail="no queue for that delay")
-        server = self._server
-        if server.accept(message, now=self._process.database_now()):
-            return _CONFIRMED
-        if not server.honours_mandatory:
+        if self._server.accept(message, now=self._process.database_now()):
             return _CONFIRMED
         return PublishOutcome(
             result=PublishResult.ROUTE_DOWN, detail=f"{message.route} leads to no queue"

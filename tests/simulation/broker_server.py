@@ -41,9 +41,6 @@ class Entry:
 class BrokerServer:
     """The broker of one world."""
 
-    # A publisher that asks for it, as ours does, learns of what reaches no queue.
-    honours_mandatory = True
-
     def __init__(self, loop: VirtualLoop, *, faults: Faults, watch: Watch) -> None:
         self.loop = loop
         self.faults = faults

@@ -32,6 +32,7 @@ from orderkeep.wiring.storage import Brokers, build_outboxes
 from tests.simulation.broker_client import SimulatedBroker
 from tests.simulation.database_client import SimulatedDatabase, SimulatedSession
 from tests.simulation.dice import Clock, ProcessChance, drawn_by, stream
+from tests.simulation.expected_errors import is_expected
 from tests.simulation.kept_statements import kept_statements, settlement_of
 
 if TYPE_CHECKING:
@@ -252,6 +253,13 @@ class Process:
         if isinstance(error, ProcessKilledError):
             # At a failure point; the rest of the process goes with it.
             self.kill("at a failure point")
+        elif error is not None and not is_expected(error):
+            self.note_failure("work for a client", error)
+
+    def note_failure(self, what: str, error: object) -> None:
+        """Note that the product failed in a way that no fault explains (I19)."""
+        if not self.is_dead:
+            self.world.watch.breach("I19", self.name, f"{what.strip()}: {error!r}")
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

@@ -2,12 +2,9 @@
 
 import gc
 import json
-import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-
-import structlog
 
 from tests.simulation.run import Outcome, run_seed
 
@@ -119,19 +116,3 @@ def run_range(
         is_broken = totals.broken_seeds_count >= _BROKEN_SEEDS_MAX
         if is_enough or is_broken or totals.real_s >= for_s_max:
             break
-
-
-def silence_logs() -> None:
-    """Drop what the product logs: a world of faults has much to say."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
-        cache_logger_on_first_use=True,
-    )
-
-
-def show_logs() -> None:
-    """Print what the product logs between the lines of the trace."""
-    structlog.configure(
-        processors=[structlog.dev.ConsoleRenderer(colors=False)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-    )

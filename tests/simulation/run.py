@@ -9,6 +9,7 @@ from tests.simulation.breach import Breach
 from tests.simulation.dice import stream
 from tests.simulation.invariants import check, check_late, digest, missing, race_winners, unrest
 from tests.simulation.operator_work import Operator
+from tests.simulation.product_log import hear_logs
 from tests.simulation.world import World, deadly_points
 
 # After the healing; reconciliation alone waits for 30 s before it misses anything.
@@ -45,6 +46,7 @@ class Outcome:
 
 def run_seed(seed: int, *, orders_count: int, is_traced: bool = False) -> Outcome:
     """Run the seed's world to its rest, and look at it."""
+    hear_logs(is_shown=is_traced)
     world = World(seed, orders_count=orders_count, is_traced=is_traced)
     is_collecting = gc.isenabled()
     gc.disable()
