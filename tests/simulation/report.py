@@ -1,20 +1,19 @@
-"""Runs many seeds, adds up what they say, and prints it."""
+"""Adds up what many worlds say, in words and for programs."""
 
-import gc
 import json
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.simulation.run import Outcome, run_seed
-
-# A broken build breaks nearly every world: a few tell enough.
-_BROKEN_SEEDS_MAX = 5
+from tests.simulation.run import Outcome
 
 
 @dataclass(slots=True)
 class Totals:
-    """What many worlds add up to."""
+    """What many worlds add up to, in whatever order they are added.
+
+    Attributes:
+        processor_s: Of all processes that ran worlds.
+    """
 
     seeds_count: int = 0
     first_seed: int = 0
@@ -29,23 +28,34 @@ class Totals:
     digests: list[str] = field(default_factory=list)
     counts: dict[str, Counter[str]] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome) -> None:
-        """Add one world."""
-        self.first_seed = self.first_seed or outcome.seed
-        self.last_seed = outcome.seed
+    def add(self, outcome: Outcome, *, processor_s: float) -> None:
+        """Add one world, which took so long."""
+        self.first_seed = min(self.first_seed or outcome.seed, outcome.seed)
+        self.last_seed = max(self.last_seed, outcome.seed)
         self.seeds_count += 1
+        self.processor_s += processor_s
         self.orders_count += outcome.orders_count
         self.stored_count += outcome.stored_count
         self.commits_count += outcome.commits_count
         self.virtual_s += outcome.virtual_s
         self.digests.append(outcome.digest)
         self.breaches += [(outcome.seed, str(breach)) for breach in outcome.breaches]
+        # Stable: those of one world stay in their order.
+        self.breaches.sort(key=lambda breach: breach[0])
         for name in ("faults", "points", "races", "ends", "asked"):
             self.counts.setdefault(name, Counter()).update(getattr(outcome, name))
 
     @property
     def broken_seeds_count(self) -> int:
         return len({seed for seed, _ in self.breaches})
+
+    def as_progress(self) -> str:
+        """Return what one wants to know meanwhile."""
+        per_s = self.orders_count / max(self.real_s, 0.001)
+        return (
+            f"{self.real_s:.0f} s: {self.seeds_count} worlds, {self.orders_count} orders,"
+            f" {len(self.breaches)} breaches, {per_s:.0f} orders a second"
+        )
 
     def as_json(self) -> str:
         """Return everything, for programs."""
@@ -88,31 +98,3 @@ class Totals:
         lines += [f"BREACH seed {seed}: {words}" for seed, words in self.breaches]
         lines.append(f"{len(self.breaches)} breaches")
         return "\n".join(lines)
-
-
-def run_range(
-    first: int,
-    last: int,
-    *,
-    totals: Totals,
-    orders_count: int,
-    orders_max: int | None = None,
-    is_traced: bool = False,
-    for_s_max: float = 600.0,
-) -> None:
-    """Run the seeds one after the other, within the limits, and add them up."""
-    began_s = time.monotonic()
-    began_processor_s = time.process_time()
-    for seed in range(first, last + 1):
-        totals.add(run_seed(seed, orders_count=orders_count, is_traced=is_traced))
-        # What a world leaves behind is one big cycle. What the first one leaves is the product's
-        # code and its statements: those need not be looked at again.
-        gc.collect()
-        if totals.seeds_count == 1:
-            gc.freeze()
-        totals.real_s = time.monotonic() - began_s
-        totals.processor_s = time.process_time() - began_processor_s
-        is_enough = orders_max is not None and totals.orders_count >= orders_max
-        is_broken = totals.broken_seeds_count >= _BROKEN_SEEDS_MAX
-        if is_enough or is_broken or totals.real_s >= for_s_max:
-            break

@@ -33,7 +33,8 @@ def outcome(running: subprocess.Popen[str]) -> dict[str, Any]:
 @pytest.mark.timeout(2 * TIMEOUT_S)
 def test_no_invariant_breaks_in_eighty_worlds():
     running = [
-        begin("--seeds", f"{first}..{first + 39}", "--orders-per-seed", "12") for first in (1, 101)
+        begin("--seeds", f"{first}..{first + 39}", "--orders-per-seed", "12", "--processes", "1")
+        for first in (1, 101)
     ]
 
     totals = [outcome(each) for each in running]
@@ -68,3 +69,17 @@ def test_a_seed_is_one_world_in_every_python_process():
     assert first["digest"] == second["digest"]
     assert first["commits_count"] == second["commits_count"] > 100
     assert other["digest"] != first["digest"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2 * TIMEOUT_S)
+def test_several_processes_add_up_to_what_one_does():
+    arguments = ("--seeds", "11..99", "--orders-per-seed", "10", "--orders", "60")
+    one, two = (outcome(begin(*arguments, "--processes", count)) for count in ("1", "2"))
+
+    durations = {"real_s", "processor_s"}
+    assert two["seeds"] == [11, 16]
+    assert two["commits_count"] > 100
+    assert {name: two[name] for name in two.keys() - durations} == {
+        name: one[name] for name in one.keys() - durations
+    }
