@@ -9,5 +9,7 @@ the next timer, over a simulated broker and a simulated database that misbehave 
   `broker_client.py` the broker, `bank.py` the payment channel.
 - `process.py` is one process of the service; `shopper.py` and `operator_work.py` are people;
   `faults.py` and `nemesis.py` are what goes wrong.
-- `watch.py` looks at every commit, `invariants.py` at the end; `world.py` puts it together.
+- `watch.py` looks at every commit, `product_log.py` at what the product logs, `invariants.py` at
+  the end; `world.py` puts it together.
+- `run.py` runs one seed, `seed_range.py` many; `report.py` adds them up.
 """
