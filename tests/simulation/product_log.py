@@ -16,7 +16,7 @@ from tests.simulation.expected_errors import is_expected
 from tests.simulation.process import RUNNING
 
 # Whatever the error is: a loop bears every fault by itself, and ends only when it is told to.
-_NEVER = ("loop_failed", "loop_ended")
+_NEVER_LOGGED = ("loop_failed", "loop_ended")
 
 Fields = MutableMapping[str, Any]
 
@@ -45,7 +45,7 @@ def _look(_logger: object, _method: str, fields: Fields) -> Fields:
     error = fields.get("exc_info")
     if error is True:
         error = sys.exception()
-    if event in _NEVER or (isinstance(error, Exception) and not is_expected(error)):
+    if event in _NEVER_LOGGED or (isinstance(error, Exception) and not is_expected(error)):
         process.note_failure(f"{event} {fields.get('loop') or fields.get('queue') or ''}", error)
     return fields
 
