@@ -1,9 +1,9 @@
 """A connection to a client: uvicorn's, with bounds, and refusals that cost little.
 
-A client that sends endless headers, or too slowly, is cut off: it may not hold memory or a place
-for ever. For whom the door has no place, the answer is written as soon as that is known, without a
-task and, where the whole request is there already, without parsing it: what a flood of refusals
-takes is taken from those who are served.
+A client that sends endless headers, or too slowly, or that asks ever more and does not take what it
+is answered, is cut off: it may not hold memory or a place for ever. For whom the door has no place,
+the answer is written as soon as that is known, without a task and, where the whole request is there
+already, without parsing it: what a flood of refusals takes is taken from those who are served.
 
 Invariant: answers leave in the order of their requests. A request that follows another whose answer
 is still to come is never refused here; it waits for its turn, and the application decides.
@@ -23,11 +23,20 @@ log = structlog.get_logger()
 # Longer than load balancers keep an idle connection, which must not reuse one that is closing.
 KEEP_ALIVE_S = 75
 
+# Of an answer that waits to be taken, so much must be taken in each such while: a quarter of what a
+# request must bring.
+ANSWER_TAKEN_S = 30.0
+ANSWER_TAKEN_BYTES_MIN = 16 * 1024
+
 # Ten times what a browser sends; llhttp itself has no limit.
 HEAD_BYTES_MAX = 64 * 1024
 
 # From the first byte to the last of a request: 64 KiB take half that at 4 KiB/s.
 REQUEST_ARRIVAL_S = 30.0
+
+# Requests that wait behind one whose answer is still to come. All that are in one read are parsed
+# at once, and none of them is counted by the door; browsers have given up asking ahead.
+PIPELINED_COUNT_MAX = 16
 
 _HEAD_END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[A-Za-z0-9/._~-]*)(?:\?[!-~]*)? HTTP/1\.1\r\n")
@@ -55,6 +64,11 @@ class BoundedConnection(HttpToolsProtocol):
     _is_refused = False
     _is_in_head = False
     _head_bytes_count = 0
+    # How many requests began in what has just been read.
+    _begun_count = 0
+    # Looks then whether the client has taken enough of what was unsent before.
+    _taking: asyncio.TimerHandle | None = None
+    _unsent_bytes_count = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # reason: as uvicorn has it
         super().connection_made(transport)
@@ -65,28 +79,68 @@ class BoundedConnection(HttpToolsProtocol):
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
+        if self._taking is not None:
+            self._taking.cancel()
+            self._taking = None
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._bound_taking()
+
+    def resume_writing(self) -> None:
+        if self._taking is not None and not self.transport.is_closing():
+            self._taking.cancel()
+            self._taking = None
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if not self._is_in_message and self._refuse_at_a_glance(data):
             return
+        was_in_message = self._is_in_message
+        self._begun_count = 0
         super().data_received(data)
-        if not self._is_in_head:
+        if not self._is_in_message and self._closes_at_s is None and self._is_idle():
+            # The end of a request that is answered already, or a line between two: no request, for
+            # which uvicorn has stopped its timer.
+            self._close_within(KEEP_ALIVE_S)
+        self._bound_head(data, is_all_head=self._begun_count == (0 if was_in_message else 1))
+
+    def _bound_head(self, data: bytes, *, is_all_head: bool) -> None:
+        """Cut off the client whose head does not come to its end.
+
+        Args:
+            is_all_head: Nothing else was read, if a head was.
+        """
+        if not self._is_in_head or not is_all_head:
             self._head_bytes_count = 0
             return
         self._head_bytes_count += len(data)
-        if self._head_bytes_count > HEAD_BYTES_MAX:
+        if self._head_bytes_count > HEAD_BYTES_MAX and not self.transport.is_closing():
             log.warning("request_head_too_large")
             self.send_400_response("The headers are too large.")
 
+    def send_400_response(self, msg: str) -> None:
+        if self._is_idle() or self._is_in_body_of_unanswered():
+            super().send_400_response(msg)
+        else:
+            # It would pass for the answer to an earlier request, or stand in the middle of one.
+            self.transport.close()
+        self._bound_taking()
+
     def on_message_begin(self) -> None:
         self._is_in_message = self._is_in_head = True
+        self._begun_count += 1
         self._is_refused = False
         self._close_within(REQUEST_ARRIVAL_S)
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
+        if len(self.pipeline) >= PIPELINED_COUNT_MAX:
+            # What a callback raises ends the parsing.
+            message = "too many requests ahead of their answers"
+            raise ValueError(message)
         refused = self._find_refusal()
         if refused is None:
             super().on_headers_complete()
@@ -106,6 +160,15 @@ class BoundedConnection(HttpToolsProtocol):
             return
         self._closes_at_s = None
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._bound_taking()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._bound_taking()
 
     def _find_refusal(self) -> Refused | None:
         """Return what the request, whose headers are known, is answered at the door, or None."""
@@ -143,14 +206,24 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _may_answer(self) -> bool:
         """Return whether it is this request's turn, and the client reads what it is answered."""
+        return self._is_idle() and not self.flow.write_paused
+
+    def _is_idle(self) -> bool:
+        """Return whether whatever was asked is answered; whether the client has it is not known."""
         is_answered = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]  # reason: uvicorn has None at first
-        return is_answered and not self.pipeline and not self.flow.write_paused
+        return is_answered and not self.pipeline
+
+    def _is_in_body_of_unanswered(self) -> bool:
+        """Return whether the body is read of the only request in hand, before its answer."""
+        is_in_body = self._is_in_message and not self._is_in_head
+        return is_in_body and not self.pipeline and not self.cycle.response_started
 
     def _write(self, refused: Refused, *, stays_open: bool) -> None:
         end = b"\r\n" if stays_open else b"connection: close\r\n\r\n"
         self.transport.write(b"".join((refused.head, end, refused.body)))
         if not stays_open:
             self.transport.close()
+            self._bound_taking()
 
     def _close_within(self, limit_s: float) -> None:
         """Close the connection after so long, unless this, or the end of a request, comes before.
@@ -170,8 +243,27 @@ class BoundedConnection(HttpToolsProtocol):
             return
         if self.loop.time() >= self._closes_at_s:
             self.transport.close()
+            self._bound_taking()
             return
         self._closing = self.loop.call_at(self._closes_at_s, self._close_if_due)
+
+    def _bound_taking(self) -> None:
+        """Cut the client off unless it goes on taking what it is answered.
+
+        A closed connection, too, waits for that, and an answer that waits keeps its place.
+        """
+        if self._taking is None:
+            self._unsent_bytes_count = self.transport.get_write_buffer_size()
+            self._taking = self.loop.call_later(ANSWER_TAKEN_S, self._cut_off_if_not_taken)
+
+    def _cut_off_if_not_taken(self) -> None:
+        self._taking = None
+        taken_count = self._unsent_bytes_count - self.transport.get_write_buffer_size()
+        if taken_count >= ANSWER_TAKEN_BYTES_MIN:
+            self._bound_taking()
+            return
+        log.warning("answer_not_taken")
+        self.transport.abort()
 
 
 def _is_clear(head: bytes, *, length: int) -> bool:

@@ -8,12 +8,16 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+from orderkeep.web.connection import BoundedConnection
 from orderkeep.web.door import Door
 from orderkeep.web.gate import Gate
 from orderkeep.web.server import Listener, PortInUseError, listen, serve
 from tests.unit.web.small_shop import Shop
 
 DEADLINE_S = 10.0
+
+LOOK = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST_LOOK = LOOK[:-2] + b"Connection: close\r\n\r\n"
 
 
 @asynccontextmanager
@@ -218,6 +222,158 @@ async def test_a_request_that_does_not_come_to_its_end_is_cut_off(
         answer = await read_to_the_end(listener, request_)
 
     assert answer == b""
+
+
+async def test_a_line_between_two_requests_does_not_keep_the_connection_for_ever(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orderkeep.web.connection.KEEP_ALIVE_S", 0.05)
+    async with serving(shop.build().asgi) as (listener, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+        writer.write(LOOK)
+        async with asyncio.timeout(DEADLINE_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"\r\n")
+            await reader.read()
+        writer.close()
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_an_answer_before_the_end_of_its_request_does_not_keep_the_connection_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orderkeep.web.connection.KEEP_ALIVE_S", 0.05)
+    async with serving(long_answer(1)) as (listener, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+        writer.write(b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n")
+        async with asyncio.timeout(DEADLINE_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"1")
+            await reader.read()
+        writer.close()
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+
+
+def long_answer(length: int) -> Callable:
+    async def application(_scope: dict, _receive: Callable, send: Callable) -> None:
+        headers = [(b"content-length", b"%d" % length)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"x" * length, "more_body": False})
+
+    return application
+
+
+@pytest.mark.parametrize(
+    ("answer_bytes_count", "request_"),
+    [
+        pytest.param(1_000_000, b"GET / HTTP/1.1\r\n\r\n", id="long"),
+        pytest.param(1_000_000, b"GET / HTTP/1.1\r\n\r\n" * 3, id="several"),
+        pytest.param(50_000, b"GET / HTTP/1.1\r\n\r\n", id="short"),
+        pytest.param(50_000, b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", id="the last"),
+        pytest.param(50_000, b"GET / HTTP/1.1\r\n\r\nnonsense\r\n", id="then nonsense"),
+    ],
+)
+async def test_a_client_that_does_not_take_its_answers_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, answer_bytes_count: int, request_: bytes
+) -> None:
+    lost = asyncio.Event()
+
+    class Watched(BoundedConnection):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    monkeypatch.setattr("orderkeep.web.server.BoundedConnection", Watched)
+    monkeypatch.setattr("orderkeep.web.connection.ANSWER_TAKEN_S", 0.05)
+    monkeypatch.setattr("orderkeep.web.server.KEEP_ALIVE_S", 0.05)
+    async with serving(long_answer(answer_bytes_count)) as (listener, _, _):
+        # What neither kernel keeps, the server does.
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", port_of(listener)))
+            client.sendall(request_)
+
+            await asyncio.wait_for(lost.wait(), DEADLINE_S)
+
+
+async def test_a_client_that_takes_its_answer_slowly_is_not_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("orderkeep.web.connection.ANSWER_TAKEN_S", 0.5)
+    async with serving(long_answer(1_000_000)) as (listener, _, _):
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", port_of(listener)))
+            client.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+            client.settimeout(0)
+            answer = b""
+            async with asyncio.timeout(DEADLINE_S):
+                while piece := await asyncio.get_running_loop().sock_recv(client, 10_000):
+                    answer += piece
+                    await asyncio.sleep(0.01)
+
+    assert len(answer.partition(b"\r\n\r\n")[2]) == 1_000_000
+
+
+async def test_so_many_requests_may_follow_one_that_is_not_answered() -> None:
+    until, arrived = asyncio.Event(), asyncio.Event()
+    until.set()
+    async with serving(held(until, arrived)) as (listener, _, _):
+        answers = await read_to_the_end(listener, LOOK * 16 + LAST_LOOK)
+
+    assert answers.count(b"finished") == 17
+
+
+async def test_a_client_that_asks_too_much_ahead_is_cut_off() -> None:
+    until, arrived = asyncio.Event(), asyncio.Event()
+    async with serving(held(until, arrived)) as (listener, _, _):
+        answer = await read_to_the_end(listener, LOOK * 1000)
+        until.set()
+
+    # Nothing is said: it would pass for the answer to the first request.
+    assert answer == b""
+
+
+async def test_a_body_that_is_nonsense_is_answered() -> None:
+    until, arrived = asyncio.Event(), asyncio.Event()
+    async with serving(held(until, arrived)) as (listener, _, _):
+        answer = await read_to_the_end(
+            listener, b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nnonsense"
+        )
+        until.set()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_nonsense_behind_a_request_in_hand_is_no_answer_to_that() -> None:
+    until, arrived = asyncio.Event(), asyncio.Event()
+    async with serving(held(until, arrived)) as (listener, _, _):
+        answer = await read_to_the_end(listener, LOOK + b"nonsense\r\n\r\n")
+        until.set()
+
+    assert answer == b""
+
+
+async def test_a_body_is_not_counted_as_headers_of_the_request_behind_it(shop: Shop) -> None:
+    body = b" " * 65_000
+    async with serving(shop.build().asgi) as (listener, _, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(listener))
+        writer.write(b"POST /nowhere HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body))
+        async with asyncio.timeout(DEADLINE_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(body + LAST_LOOK[:-4] + b"\r\nX-Long: " + b"x" * 1000)
+            # The server reads what is there before more is.
+            await asyncio.sleep(0.1)
+            writer.write(b"\r\n\r\n")
+            answers = await reader.read()
+        writer.close()
+
+    assert head.startswith(b"HTTP/1.1 404 ")
+    assert b"HTTP/1.1 200 " in answers
 
 
 async def test_nonsense_is_answered_and_cut_off(shop: Shop) -> None:
