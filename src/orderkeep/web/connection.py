@@ -39,7 +39,11 @@ REQUEST_ARRIVAL_S = 30.0
 PIPELINED_COUNT_MAX = 16
 
 _HEAD_END = b"\r\n\r\n"
-_REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[A-Za-z0-9/._~-]*)(?:\?[!-~]*)? HTTP/1\.1\r\n")
+_REQUEST_LINE = re.compile(
+    rb"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9/._~-]*)(?:\?[!-~]*)? HTTP/1\.1\r\n"
+)
+# In lower case: what the parser takes, and no more.
+_HEADERS = re.compile(rb"(?:\r\n[!#-'*+.0-9^-z|~-]+:[\t -~\x80-\xff]*)*\r\n")
 _LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})(?=\r\n)")
 
 # Where one of these is said, what belongs to the request is for the parser to tell.
@@ -146,7 +150,12 @@ class BoundedConnection(HttpToolsProtocol):
             super().on_headers_complete()
             return
         self._is_refused = True
-        stays_open = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive()
+        # Whoever asked before sending the body need not send it now: what comes next is unclear.
+        stays_open = (
+            self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.expect_100_continue
+        )
         self._write(refused, stays_open=stays_open)
 
     def on_body(self, body: bytes) -> None:
@@ -272,6 +281,8 @@ def _is_clear(head: bytes, *, length: int) -> bool:
     Args:
         head: In lower case, from the end of the request line to that of the last header.
     """
+    if _HEADERS.fullmatch(head) is None:
+        return False
     lengths: list[bytes] = _LENGTH.findall(head)
     if len(lengths) > 1 or head.count(b"\r\ncontent-length") != len(lengths):
         return False
