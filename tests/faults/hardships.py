@@ -4,16 +4,20 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.acceptance.running import START_S_MAX
 from tests.faults.injuries import between
 from tests.faults.shop import NotMadeError, Shop
 from tests.faults.supervisor import FOREVER, Ward
 from tests.servers.installation import ServerMissingError, install_debian_package
+from tests.servers.own_process import wait_until
 
 # Longer than a session may idle in a transaction, and than a partition is held for one that hangs.
 _STOPPED_S = (4.0, 22.0)
 _STOPPED_FRONT_S = (1.0, 5.0)
 _STEP_S = (1.5, 3.0)
+
+# Its database may be away, again and again.
+_READY_S_MAX = 120.0
+_ANSWER_S_MAX = 5.0
 
 # Ten minutes ahead, ten minutes behind, and where it should be.
 _STEPS = ("+600", "-600", "+0")
@@ -75,7 +79,7 @@ def _step_clock(shop: Shop, ward: Ward, strength: float) -> None:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
         ward.begin(FOREVER)
-        ward.member.wait_until(ward.member.is_ready, "it is ready", within_s=START_S_MAX)
+        _wait_until_ready(shop, ward)
         for step in _STEPS:
             time_file.write_text(step)
             _pause.wait(between(_STEP_S, strength))
@@ -104,4 +108,15 @@ def roll(shop: Shop, _strength: float) -> None:
             if code != 0:
                 shop.wrong.append(f"{ward.member.name} was asked to end, and did so with {code}")
             ward.begin_unarmed()
-            ward.member.wait_until(ward.member.is_ready, "it is ready", within_s=START_S_MAX)
+            _wait_until_ready(shop, ward)
+
+
+def _wait_until_ready(shop: Shop, ward: Ward) -> None:
+    """Wait for one that was started; again, where it ended because its database was away."""
+
+    def is_ready() -> bool:
+        if not ward.member.is_alive:
+            ward.revive(shop.supervisor)
+        return ward.member.is_alive and ward.member.is_ready(within_s=_ANSWER_S_MAX)
+
+    wait_until(is_ready, f"{ward.member.name} is ready", within_s=_READY_S_MAX)

@@ -97,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     total = total_of(tallies)
     sys.stdout.write(f"{total.table()}\n")
     if chosen.json is not None:
+        chosen.json.parent.mkdir(parents=True, exist_ok=True)
         document = {
             "seed": seed,
             "commit": commit,

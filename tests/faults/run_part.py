@@ -130,7 +130,7 @@ def _run_lane(shop: Shop, lane: str, *, seed: int) -> None:
         except Exception as error:  # noqa: BLE001 (the other lanes have something to tell as well)
             say("".join(traceback.format_exception(error)))
             shop.wrong.append(f"{fault.kind} broke: {error!r}"[:500])
-            _stand_up(shop)
+            _stand_up(shop, lane)
         else:
             shop.done_counts[fault.kind] += 1
 
@@ -139,11 +139,13 @@ def _is_late(shop: Shop, *, began_s: float) -> bool:
     return time.monotonic() - began_s > _WIPE_UNTIL * shop.seconds
 
 
-def _stand_up(shop: Shop) -> None:
-    """Start the servers that a fault left dead."""
-    for server in (shop.servers.postgresql, shop.servers.rabbitmq):
-        if not server.is_alive:
-            server.start()
+def _stand_up(shop: Shop, lane: str) -> None:
+    """Start the server that a fault of the lane left dead; the others are for their own lanes."""
+    postgresql, rabbitmq = shop.servers.postgresql, shop.servers.rabbitmq
+    if lane == "database" and not postgresql.is_alive:
+        postgresql.start()
+    if lane == "broker" and not rabbitmq.is_alive:
+        rabbitmq.start()
 
 
 def _come_to_rest(shop: Shop, tally: Tally, *, last_fault_s: float) -> None:

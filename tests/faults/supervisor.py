@@ -136,6 +136,13 @@ class Ward:
         """Start it for its next life, and let it pass every failure point."""
         self.begin(replace(next(self._lives), point=None))
 
+    def revive(self, supervisor: "Supervisor") -> None:
+        """Start a life again that ended by itself, once its time has come."""
+        with self.turn:
+            self._account(supervisor)
+            if time.monotonic() >= self._not_before_s:
+                self.begin(self.life)
+
     def stop(self, supervisor: "Supervisor") -> int:
         """Ask it to end; return its exit code."""
         with self.turn:

@@ -154,3 +154,58 @@ async def test_each_event_is_counted_by_its_type_after_the_commit(shop: Shop) ->
     await shop.receive(consumer, *events(shop))
 
     assert counted == ["order.created", "order.paid"]
+
+
+def sent(shop: Shop) -> dict[str, OrderEvent]:
+    """Return the events by the ids that they travel under, in their order."""
+    rows = shop.rows("SELECT * FROM order_outbox WHERE route = 'order.events' ORDER BY id")
+    return {row["message_id"]: decode(row["body"]) for row in rows}
+
+
+@pytest.mark.usefixtures("order")
+async def test_an_event_that_overtakes_another_is_recorded_behind_it(shop: Shop) -> None:
+    consumer = order_outbox_consumer(receivers=[SHOP_FLOOR, WAREHOUSE], recorded=Signal())
+    (created_id, created), (paid_id, paid) = sent(shop).items()
+
+    await shop.receive(consumer, paid, message_ids=[paid_id])
+
+    recorded = deliveries(shop)
+    assert [row[:2] for row in recorded] == [
+        (SHOP_FLOOR, created_id),
+        (WAREHOUSE, created_id),
+        (SHOP_FLOOR, paid_id),
+        (WAREHOUSE, paid_id),
+    ]
+
+    await shop.receive(consumer, created, message_ids=[created_id])
+
+    assert deliveries(shop) == recorded
+
+
+@pytest.mark.usefixtures("order")
+async def test_what_comes_in_one_batch_is_recorded_in_its_order(shop: Shop) -> None:
+    consumer = order_outbox_consumer(receivers=[SHOP_FLOOR], recorded=Signal())
+    (created_id, created), (paid_id, paid) = sent(shop).items()
+
+    await shop.receive(consumer, paid, created, message_ids=[paid_id, created_id])
+
+    assert [row[1] for row in deliveries(shop)] == [created_id, paid_id]
+
+
+@pytest.mark.parametrize("reason", ["it was discarded", "it was heard of long ago"])
+@pytest.mark.usefixtures("order")
+async def test_an_earlier_event_that_needs_no_delivery_gets_none(shop: Shop, reason: str) -> None:
+    consumer = order_outbox_consumer(receivers=[SHOP_FLOOR], recorded=Signal())
+    (created_id, created), (paid_id, paid) = sent(shop).items()
+    if reason == "it was discarded":
+        shop.write(
+            "UPDATE order_outbox SET state = 'discarded', discarded_at = 1 WHERE message_id = :id",
+            id=created_id,
+        )
+    else:
+        await shop.receive(consumer, created, message_ids=[created_id])
+        shop.write("DELETE FROM webhook_deliveries")
+
+    await shop.receive(consumer, paid, message_ids=[paid_id])
+
+    assert [row[1] for row in deliveries(shop)] == [paid_id]

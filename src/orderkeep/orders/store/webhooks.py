@@ -7,9 +7,17 @@ from operator import itemgetter
 from sqlalchemy import ColumnElement, FromClause, bindparam, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from orderkeep.database.statement import RowStatement, Statement, row_value, written_out
+from orderkeep.contracts import order_events
+from orderkeep.database.statement import (
+    RowStatement,
+    Statement,
+    is_any_of,
+    row_value,
+    written_out,
+)
 from orderkeep.database.transaction import ReadTransaction, Transaction
 from orderkeep.instant import Instant
+from orderkeep.orders.tables import KERNEL
 from orderkeep.orders.tables import WEBHOOK_DELIVERIES as DELIVERIES
 
 
@@ -30,6 +38,21 @@ class WebhookDelivery:
     body: bytes
     attempts: int
     created_at: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenEvent:
+    """An order event as the outbox has it.
+
+    Attributes:
+        is_heard: Its message has arrived, and had its deliveries made.
+    """
+
+    message_id: str
+    order_no: str
+    sequence: int
+    body: bytes
+    is_heard: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,12 +168,52 @@ _SETTLE = RowStatement(
         sent_at=row_value("new_sent_at", DELIVERIES.c.sent_at.type),
     )
 )
+_OUTBOX, _INBOX = KERNEL.outbox, KERNEL.inbox
+_EVENTS = Statement(
+    select(
+        _OUTBOX.c.message_id,
+        _OUTBOX.c.aggregate_id,
+        _OUTBOX.c.sequence,
+        _OUTBOX.c.body,
+        exists()
+        .where(
+            _INBOX.c.consumer == bindparam("consumer"),
+            _INBOX.c.message_id == _OUTBOX.c.message_id,
+        )
+        .label("is_heard"),
+    ).where(
+        is_any_of(_OUTBOX.c.aggregate_id, "order_nos"),
+        _OUTBOX.c.route == bindparam("route"),
+        _OUTBOX.c.retry_key.is_(None),
+        _OUTBOX.c.state != written_out("discarded"),
+    )
+)
 _OF_ORDER = Statement(
     select(DELIVERIES)
     .where(DELIVERIES.c.order_no == bindparam("order_no"))
     .order_by(DELIVERIES.c.id)
     .limit(1000)
 )
+
+
+async def list_events(transaction: ReadTransaction, order_nos: Sequence[str]) -> list[WrittenEvent]:
+    """Return every event of the orders that nobody has discarded; copies are none."""
+    rows = await transaction.fetch_all(
+        _EVENTS,
+        order_nos=order_nos,
+        route=order_events.ROUTE,
+        consumer=order_events.QUEUE_OUTBOX,
+    )
+    return [
+        WrittenEvent(
+            message_id=row["message_id"],
+            order_no=row["aggregate_id"],
+            sequence=row["sequence"],
+            body=row["body"],
+            is_heard=bool(row["is_heard"]),
+        )
+        for row in rows
+    ]
 
 
 async def insert_deliveries(
