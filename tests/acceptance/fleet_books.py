@@ -22,6 +22,10 @@ NO_ANSWER = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutErro
 # What one looks at while waiting for rest: `OPEN_WORK`, and what lies in a queue at the broker.
 UNRECEIVED = "an event that no consumer has received"
 
+_TRIED = "a message that is counted as tried and is not there"
+
+_SERVICES = ("order", "cart", "payment")
+
 # Money that came must have paid its order, or have gone back in full, and never both.
 _MONEY_ASTRAY = """
     select payment.payment_no from payments as payment
@@ -105,6 +109,14 @@ class FleetBooks:
         wiped = {f"{_CHECK}{row[0]}" for row in self.rows(statement, list(checks), self.wiped_at)}
         return [one for one in found if one not in wiped]
 
+    def _tried_in_vain(self) -> list[str]:
+        """Return what is counted as tried and was not lost with the broker that had it in hand."""
+        counted = " union all ".join(
+            f"select consumer || ' ' || message_id from {table} where last_at > $1"  # noqa: S608
+            for table in (f"{service}_delivery_attempts" for service in _SERVICES)
+        )
+        return [str(row[0]) for row in self.rows(counted, self.wiped_at)]
+
     def contradictions(self) -> dict[str, list[str]]:
         """Return what was lost, doubled, or told differently in two places, in a fleet at rest."""
         statements: Mapping[str, str] = {
@@ -117,6 +129,8 @@ class FleetBooks:
             for what, statement in statements.items()
             if what != UNRECEIVED
         }
+        if self.wiped_at:
+            found[_TRIED] = self._tried_in_vain()
         found[UNRECEIVED] = self._unreceived()
         return {what: subjects for what, subjects in found.items() if subjects}
 
@@ -179,7 +193,7 @@ class FleetBooks:
         """Return how many rows of the outboxes are parked."""
         counted = " + ".join(
             f"(select count(*) from {service}_outbox where state = 'failed')"  # noqa: S608
-            for service in ("order", "cart", "payment")
+            for service in _SERVICES
         )
         return int(self.rows(f"select {counted}")[0][0])
 

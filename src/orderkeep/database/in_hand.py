@@ -25,8 +25,14 @@ class InHand:
         """Run the work to its end, and return its answer unless the caller is cancelled."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._note_end)
         return await asyncio.shield(task)
+
+    def _note_end(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        # Looked at, or the loop complains of a failure that nobody was left to hear of.
+        if not task.cancelled():
+            task.exception()
 
     async def end(self, *, within_s: float) -> None:
         """Wait until nothing is under way any more; what takes longer is cut off."""
