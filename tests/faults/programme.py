@@ -10,6 +10,7 @@ parts together, each its share of it; starting, coming to rest and looking come 
 import argparse
 import json
 import random  # noqa: TID251 (the seed is drawn, and printed)
+import signal
 import subprocess
 import sys
 import traceback
@@ -87,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=PARTS, action="append", help="one part, or several")
     parser.add_argument("--json", type=Path, default=None, help="where to write the report as well")
     chosen = parser.parse_args(arguments)
+    # As an exception does: every process and server that was started ends with it.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     seed = random.randrange(2**32) if chosen.seed is None else chosen.seed  # noqa: S311
     names = chosen.only or list(PARTS)
     minutes = chosen.minutes or sum(PARTS[name].minutes for name in names)
