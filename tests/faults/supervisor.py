@@ -31,7 +31,7 @@ _ANSWER_S_MAX = 0.5
 # What `serve` ends with, and says, when it is started while its database is away: that is for
 # whoever started it to see, and to start it again.
 _REFUSED = 2
-_NO_DATABASE = "orderkeep: cannot "
+_NO_DATABASE = ("orderkeep: cannot ", "orderkeep: the session is lost: ")
 _BACK_OFF_S = 1.0
 
 # One that is not ready after so long is killed as if it were.
@@ -149,8 +149,13 @@ class Ward:
             if not self.member.is_alive:
                 self._account(supervisor)
                 return 0
+            code = self.member.stop()
+            if code == -signal.SIGKILL and self.life.point is not None:
+                # It came by its failure point while it ended what it had in hand.
+                self._account(supervisor)
+                return 0
             self._was_killed = True
-            return self.member.stop()
+            return code
 
     def pause(self) -> None:
         """Stop it without its knowing."""

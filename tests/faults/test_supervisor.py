@@ -10,6 +10,7 @@ from tests.faults.supervisor import Supervisor, Ward
 
 ARMED = Life(point="intake.before_batch", on_reach=1, seconds=1e9)
 AWAY = "orderkeep: cannot connect to PostgreSQL: nobody is there"
+CUT_OFF = "orderkeep: the session is lost: connection was closed"
 
 
 class Member:
@@ -21,6 +22,7 @@ class Member:
         self.preload = None
         self.process: Any = self
         self.returncode: int | None = None
+        self.exit_code = 0
         self.starts: list[dict[str, str]] = []
         self._log = log
 
@@ -34,6 +36,10 @@ class Member:
 
     def kill(self) -> None:
         self.returncode = -9
+
+    def stop(self) -> int:
+        self.returncode = self.exit_code
+        return self.exit_code
 
     def pause(self) -> None:
         self.was_stopped = True
@@ -110,8 +116,9 @@ def test_a_death_by_nobody_is_unexpected_where_no_point_was_armed() -> None:
     assert len(supervisor.unexpected) == 1
 
 
-def test_one_that_found_no_database_is_started_again() -> None:
-    member = Member("serve", log=AWAY)
+@pytest.mark.parametrize("log", [AWAY, CUT_OFF])
+def test_one_that_found_no_database_is_started_again(log: str) -> None:
+    member = Member("serve", log=log)
     supervisor, ward = supervised(member)
     ward.begin(ARMED)
     member.returncode = 2
@@ -127,6 +134,30 @@ def test_one_that_found_no_database_is_started_again() -> None:
 
     assert supervisor.without_database_count == 1
     assert member.is_alive
+
+
+def test_one_that_comes_by_its_failure_point_while_it_ends_has_died_there() -> None:
+    member = Member("work")
+    supervisor, ward = supervised(member)
+    ward.begin(ARMED)
+    member.exit_code = -9
+
+    assert ward.stop(supervisor) == 0
+    ward.look(supervisor)
+
+    assert supervisor.fired_counts == {"intake.before_batch": 1}
+    assert supervisor.unexpected == []
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_one_that_is_asked_to_end_tells_how_it_did(code: int) -> None:
+    member = Member("work")
+    supervisor, ward = supervised(member)
+    ward.begin(ARMED)
+    member.exit_code = code
+
+    assert ward.stop(supervisor) == code
+    assert supervisor.fired_counts.total() == 0
 
 
 def test_one_whose_time_is_over_is_killed() -> None:
