@@ -128,7 +128,7 @@ async def replay_all(
 
     piece_count = min(PIECE_COUNT_MAX, max(1, int(how.rate_per_s * PIECE_S)))
     asked = Replay(
-        references=which.ids,
+        references=None,
         filter=which.filter,
         service=which.service,
         cursor=None,
@@ -138,12 +138,36 @@ async def replay_all(
         is_dry_run=is_dry_run,
         act=Act(actor=operator_name(), reason=how.why),
     )
+    pieces = iter(_pieces_of(which.ids, piece_count=piece_count))
+    asked = replace(asked, references=next(pieces))
     changed: list[Changed] = []
     while True:
         replayed = await replay(desk, asked)
         changed.extend(replayed.results)
-        if replayed.next_cursor is None:
-            return changed
-        asked = replace(asked, cursor=replayed.next_cursor)
+        if replayed.next_cursor is not None:
+            asked = replace(asked, cursor=replayed.next_cursor)
+        elif (named := next(pieces, None)) is not None:
+            asked = replace(asked, references=named)
+        else:
+            return _as_named(changed, which.ids)
         if not is_dry_run and replayed.replayed_count:
             await asyncio.sleep(replayed.replayed_count / how.rate_per_s)
+
+
+def _pieces_of(
+    ids: tuple[str, ...] | None, *, piece_count: int
+) -> "Sequence[tuple[str, ...] | None]":
+    """Return the ids in pieces, in the order in which the rows came; a filter has one, of none."""
+    if ids is None:
+        return [None]
+    # The shorter of two numbers is the smaller one.
+    named = sorted(dict.fromkeys(ids), key=lambda id_: (len(id_), id_))
+    return [tuple(named[at : at + piece_count]) for at in range(0, len(named), piece_count)]
+
+
+def _as_named(changed: "list[Changed]", ids: tuple[str, ...] | None) -> "list[Changed]":
+    """Return what became of each in the order in which they were named."""
+    if ids is None:
+        return changed
+    found = {one.reference: one for one in changed}
+    return [found[id_] for id_ in dict.fromkeys(ids)]

@@ -338,10 +338,12 @@ def _settled(ids: Sequence[int], results: dict[int, SettleResult]) -> list[Settl
 
 
 def _replay_event(letter: DeadLetter) -> Event:
+    """Return the event that brings the message back: a copy, named by the letter and its turn."""
+    summary = letter.summary
     headers = decode_headers(letter.headers_json)
     return returned_event(
         Delivery(
-            queue=letter.summary.queue,
+            queue=summary.queue,
             tag=0,
             body=letter.body,
             message_id=letter.sender_message_id,
@@ -349,7 +351,10 @@ def _replay_event(letter: DeadLetter) -> Event:
             headers=headers,
             redelivered=False,
         ),
-        message_id=letter.summary.message_id,
+        message_id=summary.message_id,
+        # Not an event of its own: it would pass for as young as its row. The message is named, for
+        # a database may give the number of a letter that is purged to another one.
+        retry_key=f"letter {summary.id} {summary.settled_count} {summary.message_id}",
         # Attempt 1, no failed try, received when it comes: a first try carries none of these.
         retry_headers={},
         # What does not tell what it is about has no neighbours.
@@ -363,5 +368,7 @@ def _edited_event(letter: DeadLetter, edit: Edit) -> Event:
         event,
         body=edit.body,
         message_id=edit.message_id,
+        # It is another message now, and no older than its row.
+        retry_key=None,
         headers={**event.headers, EDITED_FROM_HEADER: letter.summary.message_id},
     )

@@ -41,7 +41,7 @@ class SentReplayResult(StrEnum):
     NOT_FOUND = "not_found"
     # It has not left yet, is parked, or was given up.
     NOT_SENT = "not_sent"
-    # Nothing of its type goes to that queue.
+    # Nothing of its type goes to that queue, or its route leads nowhere any more.
     NOT_FOR_QUEUE = "not_for_queue"
     # It went there before under this key.
     NOT_AGAIN = "not_again"
@@ -242,10 +242,11 @@ class SentReplay:
         if row["state"] != OutboxState.SENT.value:
             return SentReplayResult.NOT_SENT
         reached = self._routes.queues_for(row["route"], message_type=row["type"])
-        if to.queue is not None and to.queue not in reached:
+        if not reached or (to.queue is not None and to.queue not in reached):
             return SentReplayResult.NOT_FOR_QUEUE
-        # Nobody can have had it before it was appended.
-        if not rules.is_remembered(since=row["created_at"], now=now):
+        # Nobody can have had it before it was appended; a copy does not tell when that was.
+        is_copy = row["retry_key"] is not None and rules.memory_s is not None
+        if is_copy or not rules.is_remembered(since=row["created_at"], now=now):
             return SentReplayResult.NOT_REMEMBERED
         try:
             decode_headers(row["headers"])

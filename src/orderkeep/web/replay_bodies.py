@@ -65,10 +65,15 @@ class ReplayEditedBody(_Body, frozen=True, kw_only=True):
 
 
 class ReplayAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of each message, or would; `next_cursor` tells where a filter goes on."""
+    """What became of each message, or would; `next_cursor` tells where a filter goes on.
+
+    The rate holds within a call. What it let go has left after `wait_s`: whoever goes on earlier
+    lets more go at once.
+    """
 
     results: tuple[ChangedAnswer, ...]
     next_cursor: str | None
+    wait_s: float
 
 
 class ReplayedEditAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,6 @@
 """What operators call to replay: dead letters, edited ones, and events that were sent before."""
 
 import base64
-import binascii
 
 import structlog
 from litestar import Request, post
@@ -31,19 +30,16 @@ from orderkeep.web.replay_bodies import (
     SentFilterBody,
 )
 from orderkeep.web.replays import (
-    PIECE_COUNT_MAX,
     EditedReplay,
     Replay,
     ReplayDesk,
     Replayed,
+    call_count_max,
 )
 
 log = structlog.get_logger()
 
 _WRITE = {"access": "operator"}
-
-# What one call by a filter lets go takes so long to leave at most.
-_CALL_S_MAX = 60.0
 
 Replays = NamedDependency[SkipValidation[ReplayDesk]]
 OperatorRequest = Request[Caller, object, State]
@@ -61,7 +57,8 @@ async def replay_dead_letters(
 ) -> ReplayAnswer:
     """Send messages to their queues again, as if for the first time, at a rate.
 
-    By a filter it is done piece by piece: go on with `cursor`, until `next_cursor` is null.
+    By a filter it is done piece by piece: go on with `cursor` after `wait_s`, until `next_cursor`
+    is null.
     """
     which = given_filter(data.ids, data.filter) or DeadLetterFilterBody()
     replayed = await replay_desk.replay_dead_letters(
@@ -70,14 +67,14 @@ async def replay_dead_letters(
             filter=letter_filter(which),
             service=which.service,
             cursor=data.cursor,
-            count_max=_count_max(data.rate),
+            count_max=call_count_max(data.rate),
             rate_per_s=data.rate,
             is_forced=data.force,
             is_dry_run=data.dry_run,
             act=Act(actor=request.user.user_id, reason=data.reason),
         )
     )
-    return _answer("dead_letters_replayed", replayed, is_dry_run=data.dry_run, request=request)
+    return _answer("dead_letters_replayed", replayed, data, request=request)
 
 
 @post(
@@ -126,7 +123,7 @@ async def replay_events(
     """Send events again under their own ids, to all who got them or to one queue, at a rate.
 
     Under one `key` an event goes to one place once. By a filter it is done piece by piece: go on
-    with `cursor`, until `next_cursor` is null.
+    with `cursor` after `wait_s`, until `next_cursor` is null.
     """
     which = given_filter(data.ids, data.filter) or SentFilterBody()
     replayed = await replay_desk.replay_sent(
@@ -140,7 +137,7 @@ async def replay_events(
             ),
             service=which.service,
             cursor=data.cursor,
-            count_max=_count_max(data.rate),
+            count_max=call_count_max(data.rate),
             rate_per_s=data.rate,
             is_forced=data.force,
             is_dry_run=data.dry_run,
@@ -148,11 +145,7 @@ async def replay_events(
         ),
         to=Destination(queue=data.queue, key=data.key or ""),
     )
-    return _answer("outbox_replayed", replayed, is_dry_run=data.dry_run, request=request)
-
-
-def _count_max(rate_per_s: float) -> int:
-    return min(PIECE_COUNT_MAX, max(1, int(rate_per_s * _CALL_S_MAX)))
+    return _answer("outbox_replayed", replayed, data, request=request)
 
 
 def _edited_body(data: ReplayEditedBody) -> bytes:
@@ -162,16 +155,27 @@ def _edited_body(data: ReplayEditedBody) -> bytes:
         return data.body.encode()
     try:
         return base64.b64decode(data.body_base64 or "", validate=True)
-    except binascii.Error:
+    except ValueError:
+        # Of which binascii.Error is one; what is not ASCII is another.
         raise invalid("/body_base64", "expected base64") from None
 
 
 def _answer(
-    event: str, replayed: Replayed, *, is_dry_run: bool, request: OperatorRequest
+    event: str,
+    replayed: Replayed,
+    data: ReplayDeadLettersBody | ReplayEventsBody,
+    *,
+    request: OperatorRequest,
 ) -> ReplayAnswer:
-    if not is_dry_run:
+    wait_s = 0.0
+    if not data.dry_run:
         log.info(event, operator=request.user.user_id, **counts_of(replayed.results))
-    return ReplayAnswer(results=changed_answers(replayed.results), next_cursor=replayed.next_cursor)
+        wait_s = replayed.replayed_count / data.rate
+    return ReplayAnswer(
+        results=changed_answers(replayed.results),
+        next_cursor=replayed.next_cursor,
+        wait_s=round(wait_s, 3),
+    )
 
 
 ROUTE_HANDLERS: list[ControllerRouterHandler] = [

@@ -51,6 +51,10 @@ RATE_MAX = 1000.0
 # One transaction takes so many at most.
 PIECE_COUNT_MAX = 1000
 
+# What one call lets go takes so long to leave at most: what is remembered now must still be when it
+# leaves, and what happens meanwhile to the same orders waits behind it.
+_CALL_S_MAX = 60.0
+
 FilterT = TypeVar("FilterT")
 
 ReadBody = Callable[[bytes], object]
@@ -125,6 +129,11 @@ class EditedReplay:
 Apply: TypeAlias = Callable[[ServiceMessages, Any, ReplayRules], Awaitable[Sequence[ChangedNumber]]]
 
 
+def call_count_max(rate_per_s: float) -> int:
+    """Return how many messages one call lets go at most, at the rate."""
+    return min(PIECE_COUNT_MAX, max(1, int(rate_per_s * _CALL_S_MAX)))
+
+
 class ReplayDesk:
     """The edge of replays: opens each transaction, commits it once."""
 
@@ -151,7 +160,7 @@ class ReplayDesk:
         """Send dead letters to their queues again.
 
         Raises:
-            Refusal: `invalid_cursor`.
+            Refusal: `invalid_cursor`; `invalid_request` for more ids than one call takes.
         """
 
         async def apply(
@@ -178,7 +187,8 @@ class ReplayDesk:
         """Send events again that were sent before.
 
         Raises:
-            Refusal: `invalid_cursor`; `invalid_request` if there is no such queue.
+            Refusal: `invalid_cursor`; `invalid_request` if there is no such queue, and for more
+                ids than one call takes.
         """
         if to.queue is not None and not any(
             one.sent_replay.has_queue(to.queue) for one in self._services.values()
@@ -307,6 +317,9 @@ class ReplayDesk:
         references: Sequence[str],
         apply: Apply,
     ) -> Replayed:
+        count_max = call_count_max(replay.rate_per_s)
+        if len(references) > count_max:
+            raise invalid("/rate", f"at this rate, one call takes {count_max} ids at most")
         numbers = numbers_by_service(self._services, references)
         results: list[Changed] = []
         for name in self._services:

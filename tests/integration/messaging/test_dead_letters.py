@@ -12,6 +12,9 @@ from orderkeep.messaging import (
     DeadLetterFilter,
     DeadLetterState,
     Delivery,
+    Destination,
+    SentBatch,
+    SentFilter,
     SettledLetter,
 )
 from orderkeep.messaging.dead_letter import Failure
@@ -187,9 +190,36 @@ async def test_a_replay_brings_the_message_back_as_if_for_the_first_time(shop: S
     assert results(answered) == [(1, "replayed")]
     assert (row["message_id"], row["route"], row["body"]) == ("m1", "parcels", b"\x00\xff")
     assert (row["type"], row["aggregate_id"]) == ("parcel.packed", "P1")
-    assert (bool(row["ordered"]), row["retry_key"], row["state"]) == (True, None, "pending")
+    assert (bool(row["ordered"]), row["state"]) == (True, "pending")
+    assert row["retry_key"] == "letter 1 0 m1"
     assert json.loads(row["headers"]) == {"x-aggregate-id": "P1"}
     assert (await find(shop, 1)).summary.state is DeadLetterState.REPLAYED
+
+
+async def test_a_message_that_is_set_aside_again_is_replayed_again(shop: Shop):
+    await write(shop, failure(1))
+    await replay(shop, [1])
+    await write(shop, failure(1))
+
+    assert results(await replay(shop, [1])) == [(1, "replayed")]
+
+    keys = await shop.rows("SELECT retry_key FROM shop_outbox ORDER BY id")
+    assert [row["retry_key"] for row in keys] == ["letter 1 0 m1", "letter 1 1 m1"]
+
+
+async def test_a_message_that_was_replayed_is_no_event_of_its_own(shop: Shop):
+    await write(shop, failure(1))
+    await replay(shop, [1])
+    await shop.dispatch_once()
+
+    sent = await shop.database.read(
+        lambda transaction: shop.sent_replay.preview(
+            transaction, SentBatch(which=SentFilter()), to=Destination()
+        )
+    )
+
+    assert [row["state"] for row in await shop.rows("SELECT state FROM shop_outbox")] == ["sent"]
+    assert sent == []
 
 
 async def test_a_letter_is_settled_once(shop: Shop):

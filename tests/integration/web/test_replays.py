@@ -80,6 +80,35 @@ async def test_a_filter_is_replayed_piece_by_piece(client: httpx.AsyncClient, st
     assert len(await acts(client)) == 13
 
 
+async def test_more_ids_than_leave_in_a_minute_are_refused(
+    client: httpx.AsyncClient, stage: Stage
+) -> None:
+    await stage.set_aside("order", 7)
+    ids = [f"order-{number}" for number in range(1, 8)]
+
+    refused = await client.post(f"{LETTERS}/replay", json={"ids": ids, "rate": 0.1})
+    before = await ids_of(client, "dead-letters")
+    taken = await post(client, "dead-letters/replay", ids=ids[:6], rate=0.1)
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert [error["pointer"] for error in refused.json()["errors"]] == ["/rate"]
+    assert len(before) == 7
+    assert len(taken["results"]) == 6
+
+
+async def test_each_call_tells_how_long_what_it_let_go_takes(
+    client: httpx.AsyncClient, stage: Stage
+) -> None:
+    await stage.set_aside("order", 7)
+    all_of_it = {"filter": {"all": True}, "rate": 0.1}
+
+    tried = await post(client, "dead-letters/replay", **all_of_it, dry_run=True)
+    first = await post(client, "dead-letters/replay", **all_of_it)
+    last = await post(client, "dead-letters/replay", **all_of_it, cursor=first["next_cursor"])
+
+    assert [answer["wait_s"] for answer in (tried, first, last)] == [0, 60, 10]
+
+
 async def test_services_share_the_rate(client: httpx.AsyncClient, stage: Stage) -> None:
     await stage.set_aside("order", 2)
     await stage.set_aside("cart", 2)
@@ -247,6 +276,7 @@ async def test_the_letter_of_an_edited_message_names_the_old_one(
         ({"body": '{"event_type": "cart.item.removed", "user_id": "ann"}'}, "/body"),
         ({"body_base64": base64.b64encode(b"\xff").decode()}, "/body"),
         ({"body_base64": "no base64"}, "/body_base64"),
+        ({"body_base64": "é"}, "/body_base64"),
         ({"body": BODY, "body_base64": "e30="}, ""),
         ({}, ""),
     ],

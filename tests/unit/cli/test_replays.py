@@ -238,3 +238,34 @@ def test_the_command_line_has_the_limits_of_the_service() -> None:
     limits = ("RATE_DEFAULT", "RATE_MIN", "RATE_MAX", "PIECE_COUNT_MAX")
 
     assert [getattr(replays, name) for name in limits] == [getattr(served, name) for name in limits]
+
+
+@pytest.mark.usefixtures("letters")
+def test_many_ids_are_replayed_piece_by_piece_and_answered_as_they_were_given(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replays, "PIECE_COUNT_MAX", 1)
+
+    replayed = invoke(
+        *("dead-letters", "replay", "cart-2", "cart-9", "cart-1", "cart-2"),
+        *("--yes", "--json", "--rate", "1000"),
+    )
+
+    assert list(results(replayed.stdout).items()) == [
+        ("cart-2", "replayed"),
+        ("cart-9", "not_found"),
+        ("cart-1", "replayed"),
+    ]
+    assert waiting(invoke, "cart") == ["m1", "m2"]
+
+
+def test_more_ids_than_one_call_may_let_go_are_no_hindrance(invoke: Invoke, plant: Plant) -> None:
+    async def nothing(_transaction: Transaction) -> None:
+        pass
+
+    plant(nothing)
+    named = [f"cart-{number}" for number in range(1, 9)]
+
+    tried = invoke("dead-letters", "replay", *named, "--rate", "0.1", "--dry-run", "--json")
+
+    assert results(tried.stdout) == dict.fromkeys(named, "not_found")
