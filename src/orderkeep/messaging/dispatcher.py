@@ -64,7 +64,7 @@ class DispatchRound:
     """What one round did.
 
     Attributes:
-        held_back_count: Rows that stay as they are because their route is down.
+        held_back_count: Rows that stay pending, at no cost, because their route is down.
         postponed_count: Rows that wait here until their time, because the broker cannot hold them.
         wait_s: How long there is nothing to do, unless somebody appends; 0 is go on at once.
     """
@@ -315,7 +315,7 @@ class Dispatcher:
             down=settlement.down,
         )
         reach("dispatcher.before_settle")
-        if settlement.settled_count:
+        if settlement.settled_count or settlement.down:
             await session.transact(
                 lambda transaction: self._settling.write(transaction, settlement)
             )

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import and_, bindparam, func, or_, select, update
+from sqlalchemy import Text, and_, bindparam, func, or_, select, update
 
 from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value, written_out
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction
@@ -112,6 +112,16 @@ class OutboxReading:
             .where(is_any_of(table.c.id, "ids"), table.c.state == _PENDING)
             .values(not_before=table.c.deliver_at)
         )
+        self._note_down = Statement(
+            update(table)
+            .where(
+                is_any_of(table.c.id, "ids"),
+                table.c.state == _PENDING,
+                # A route stays down for long, and says the same each time.
+                table.c.last_error.is_distinct_from(bindparam("error", type_=Text())),
+            )
+            .values(last_error=bindparam("error", type_=Text()))
+        )
         self._settle_refused = RowStatement(
             update(table)
             .where(table.c.id == row_value("row_id", table.c.id.type), table.c.state == _PENDING)
@@ -175,6 +185,14 @@ class OutboxReading:
         """Let rows wait here until the moment at which they shall be delivered."""
         if ids:
             await transaction.execute(self._postpone, ids=sorted(ids))
+
+    async def note_down(self, transaction: Transaction, ids: Sequence[int], *, detail: str) -> None:
+        """Say at rows that stay pending why they have not left: their route is down."""
+        await transaction.execute(
+            self._note_down,
+            ids=sorted(ids),
+            error=clean_start(detail, length_max=_ERROR_LENGTH_MAX),
+        )
 
     async def settle_refused(self, transaction: Transaction, refused: Sequence[Refused]) -> None:
         """Let refused rows wait for their next try, or park them."""

@@ -2,7 +2,8 @@
 
 Invariant: a row is written as `sent` only where the broker has confirmed it. What the broker
 refused of a row by itself costs the row a try, and after the last it is parked; what is its route's
-fault costs it nothing. A crash before the commit leaves every row pending.
+fault costs it nothing, and is written beside it for whoever looks. A crash before the commit leaves
+every row pending.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,17 +51,19 @@ class Settlement:
     Attributes:
         postponed: Rows that wait here until their time, because the broker cannot hold them.
         refused: With what the broker said.
-        down: What was said of each route that is down; its rows stay as they are.
+        down: What was said of each route that is down.
+        held_back: The ids of each such route's rows: they stay pending, and say why.
     """
 
     sent: list[PendingRow] = field(default_factory=list)
     postponed: list[PendingRow] = field(default_factory=list)
     refused: list[tuple[PendingRow, str]] = field(default_factory=list)
     down: dict[str, str] = field(default_factory=dict)
+    held_back: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def settled_count(self) -> int:
-        """How many rows are written to."""
+        """How many rows something became of."""
         return len(self.sent) + len(self.postponed) + len(self.refused)
 
 
@@ -101,6 +104,7 @@ class OutboxSettling:
                     settlement.refused.append((row, outcome.detail))
                 case PublishResult.ROUTE_DOWN:
                     settlement.down[row.message.route] = outcome.detail
+                    settlement.held_back.setdefault(row.message.route, []).append(row.id)
         return settlement
 
     async def write(self, transaction: Transaction, settlement: Settlement) -> None:
@@ -112,6 +116,8 @@ class OutboxSettling:
             transaction,
             [self._refused(row, detail, now=now) for row, detail in settlement.refused],
         )
+        for route, ids in sorted(settlement.held_back.items()):
+            await self._reading.note_down(transaction, ids, detail=settlement.down[route])
 
     def log(self, settlement: Settlement) -> None:
         """Tell of each row that is settled."""

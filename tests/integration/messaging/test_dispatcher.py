@@ -289,9 +289,12 @@ async def test_a_route_that_is_down_costs_its_rows_nothing_and_stops_no_other(
 
     assert (dispatched.sent_count, dispatched.held_back_count) == (1, 1)
     (row,) = await shop.rows(
-        "SELECT state, attempts, not_before, created_at FROM shop_outbox WHERE route = 'parcels'"
+        "SELECT state, attempts, not_before, created_at, last_error FROM shop_outbox"
+        " WHERE route = 'parcels'"
     )
     assert (row["state"], row["attempts"]) == ("pending", 0)
+    # Whoever lists it sees why it has not left.
+    assert row["last_error"] == "no such queue"
     assert row["not_before"] == row["created_at"]
 
 

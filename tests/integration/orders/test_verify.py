@@ -277,6 +277,14 @@ PLANTED = [
         {"refunded-once": "R2"},
     ),
     (
+        (
+            "INSERT INTO order_refunds SELECT 'R2', order_no, pay_channel, trade_no, NULL, 1,"
+            " 'CNY', 'late_payment', 'requested', NULL, NULL, 1, NULL FROM order_payments"
+            " WHERE trade_no = 'T-doubtful'"
+        ),
+        {"refunded-once": "R2"},
+    ),
+    (
         "UPDATE order_refunds SET amount_minor = amount_minor + 1",
         {"refunded-once": "R1"},
     ),
@@ -608,8 +616,15 @@ async def test_the_outbox_of_each_service_is_looked_at(shop: Shop) -> None:
 
 
 @pytest.mark.usefixtures("orders")
-async def test_parked_and_discarded_events_are_for_operators_and_not_late(shop: Shop) -> None:
-    shop.write("UPDATE order_outbox SET state = 'failed', not_before = 1 WHERE id % 2 = 0")
-    shop.write("UPDATE order_outbox SET state = 'discarded', not_before = 1 WHERE id % 2 = 1")
+async def test_a_parked_event_waits_for_an_operator_and_is_told(shop: Shop) -> None:
+    shop.write("UPDATE order_outbox SET state = 'sent', sent_at = created_at")
+    shop.write("UPDATE order_outbox SET state = 'failed' WHERE message_id = 'm1'")
+
+    assert await _late(shop) == [("order-outbox-none-parked", ("m1",))]
+
+
+@pytest.mark.usefixtures("orders")
+async def test_an_event_that_was_given_up_is_not_late(shop: Shop) -> None:
+    shop.write("UPDATE order_outbox SET state = 'discarded', not_before = 1")
 
     assert await _late(shop) == []

@@ -1,4 +1,4 @@
-"""Liveness: what is later than it should be while the database and the workers are up."""
+"""Liveness: what is later than it should be, or waits for an operator."""
 
 from collections.abc import Sequence
 
@@ -64,6 +64,17 @@ async def find_lateness(
                     remedy="see that a dispatcher runs and its broker is up: `orderkeep status`",
                 )
             )
+        parked = await transaction.fetch_all(_parked(tables))
+        if parked:
+            findings.append(
+                Finding(
+                    invariant=f"{tables.service}-outbox-none-parked",
+                    says="no event is parked, and holds up those behind it",
+                    subjects=tuple(str(row["subject"]) for row in parked),
+                    remedy="`orderkeep outbox list --state failed` says why; then retry it, or"
+                    " discard it",
+                )
+            )
     return findings
 
 
@@ -92,5 +103,15 @@ def _old_pending(tables: ServiceTables) -> Statement:
             outbox.c.not_before <= DatabaseNow() - bindparam("late_us"),
         )
         .order_by(outbox.c.not_before)
+        .limit(SHOWN_PER_INVARIANT_MAX)
+    )
+
+
+def _parked(tables: ServiceTables) -> Statement:
+    outbox = tables.outbox
+    return Statement(
+        select(outbox.c.message_id.label("subject"))
+        .where(outbox.c.state == written_out("failed"))
+        .order_by(outbox.c.id)
         .limit(SHOWN_PER_INVARIANT_MAX)
     )

@@ -99,7 +99,7 @@ _PAYMENT_CHECKS = (
             ),
             wrong=[
                 ORDER_PAYMENTS.c.trade_no.is_(None),
-                _ACCEPTED,
+                ORDER_PAYMENTS.c.outcome != PaymentOutcome.REFUND.value,
                 ORDER_PAYMENTS.c.order_no != ORDER_REFUNDS.c.order_no,
                 ORDER_PAYMENTS.c.amount_minor.is_(None),
                 ORDER_REFUNDS.c.amount_minor > ORDER_PAYMENTS.c.amount_minor,
