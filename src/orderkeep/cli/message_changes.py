@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orderkeep.web.operations import Change, OperationsDesk
     from orderkeep.web.service_messages import Changed, ServiceMessages
 
-# One transaction changes so many; see orderkeep.messaging.
+# As the service has it, which takes long to import; see orderkeep.messaging.selection.
 CHANGED_COUNT_MAX = 1000
 
 # A filter is applied again while it finds that many: a million rows, then it is asked for anew.

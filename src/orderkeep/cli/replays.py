@@ -8,7 +8,14 @@ import typer
 
 from orderkeep.cli.environment import operator_name
 from orderkeep.cli.exits import ExitCode, WrongUsageError
-from orderkeep.cli.message_changes import FilterT, T, Wanted, print_changed, with_messages
+from orderkeep.cli.message_changes import (
+    CHANGED_COUNT_MAX,
+    FilterT,
+    T,
+    Wanted,
+    print_changed,
+    with_messages,
+)
 from orderkeep.cli.terminal import confirm, note
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 RATE_DEFAULT = 100.0
 RATE_MIN = 0.1
 RATE_MAX = 1000.0
-PIECE_COUNT_MAX = 1000
+PIECE_COUNT_MAX = CHANGED_COUNT_MAX
 
 # A piece leaves within so long, so that whoever interrupts a replay stops it soon.
 PIECE_S = 5.0

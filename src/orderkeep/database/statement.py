@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, String, bindparam, literal_column, or_
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -111,6 +112,23 @@ def is_any_of(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
     One statement serves lists of every length: PostgreSQL takes an array, SQLite a JSON list.
     """
     return IsAnyOf(column, name)
+
+
+def is_none_or(
+    name: str,
+    type_: TypeEngine[Any],
+    compare: Callable[[ColumnElement[Any]], ColumnElement[bool]],
+) -> ColumnElement[bool]:
+    """Return the condition that a parameter is None, or compares as it should.
+
+    Args:
+        name: The parameter's.
+        type_: The parameter's.
+        compare: Returns the condition where there is a value.
+    """
+    # The cast tells PostgreSQL the type of what is compared with nothing.
+    parameter = sql_cast(bindparam(name, type_=type_), type_)
+    return or_(parameter.is_(None), compare(parameter))
 
 
 def row_value(name: str, type_: TypeEngine[Any]) -> ColumnElement[Any]:

@@ -10,9 +10,7 @@ from orderkeep.messaging.column_text import clean_end, clean_start
 from orderkeep.messaging.headers import encode_headers
 from orderkeep.messaging.message import Delivery
 from orderkeep.messaging.return_to_queue import place_of
-
-# One replay or discard settles so many at most; whoever asked for more asks again.
-SELECTED_COUNT_MAX = 1000
+from orderkeep.messaging.selection import SELECTED_COUNT_MAX
 
 # A reason is a stable name, a detail a sentence; a traceback shows its end, which tells the most.
 _REASON_LENGTH_MAX = 64

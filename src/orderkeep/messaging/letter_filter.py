@@ -2,25 +2,23 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, Text, bindparam, or_
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import ColumnElement, Table, Text
 
 from orderkeep.database.schema import INSTANT
+from orderkeep.database.statement import is_none_or
 from orderkeep.messaging.dead_letter import DeadLetterFilter
 
 
 def fits(table: Table) -> list[ColumnElement[bool]]:
     """Return the conditions, whose parameters `filter_parameters` gives."""
-    # The casts tell PostgreSQL the parameters' types where they are compared with nothing.
-    conditions: list[ColumnElement[bool]] = []
-    for name in ("queue", "reason", "aggregate_id"):
-        text = sql_cast(bindparam(name, type_=Text()), Text())
-        conditions.append(or_(text.is_(None), table.c[name] == text))
-    set_aside_from = sql_cast(bindparam("set_aside_from", type_=INSTANT), INSTANT)
-    conditions.append(or_(set_aside_from.is_(None), table.c.set_aside_at >= set_aside_from))
-    set_aside_to = sql_cast(bindparam("set_aside_to", type_=INSTANT), INSTANT)
-    conditions.append(or_(set_aside_to.is_(None), table.c.set_aside_at < set_aside_to))
-    return conditions
+    set_aside_at = table.c.set_aside_at
+    return [
+        is_none_or("queue", Text(), lambda queue: table.c.queue == queue),
+        is_none_or("reason", Text(), lambda reason: table.c.reason == reason),
+        is_none_or("aggregate_id", Text(), lambda id_: table.c.aggregate_id == id_),
+        is_none_or("set_aside_from", INSTANT, lambda moment: set_aside_at >= moment),
+        is_none_or("set_aside_to", INSTANT, lambda moment: set_aside_at < moment),
+    ]
 
 
 def filter_parameters(which: DeadLetterFilter) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from orderkeep.database.transaction import ReadTransaction, Row, Transaction
 from orderkeep.failure_points import reach
 from orderkeep.instant import Instant
 from orderkeep.messaging.dead_letter import (
-    SELECTED_COUNT_MAX,
     DeadLetter,
     DeadLetterFilter,
     DeadLetterState,
@@ -42,6 +41,7 @@ from orderkeep.messaging.message import EDITED_FROM_HEADER, Delivery, Event
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.replay_rules import ReplayRules
 from orderkeep.messaging.return_to_queue import place_of, returned_event
+from orderkeep.messaging.selection import SELECTED_COUNT_MAX, named_ids
 
 # Ids, at most `SELECTED_COUNT_MAX`; or a filter, which takes the oldest open letters up to that
 # number; or a part of what a filter finds.
@@ -265,10 +265,7 @@ class LetterSettlement:
                 count_max=min(selection.count_max, SELECTED_COUNT_MAX),
             )
             return [row["id"] for row in rows]
-        if len(selection) > SELECTED_COUNT_MAX:
-            message = f"{len(selection)} dead letters at once; at most {SELECTED_COUNT_MAX}"
-            raise ValueError(message)
-        return list(dict.fromkeys(selection))
+        return named_ids(selection, what="dead letters")
 
     async def _settle_open(
         self,

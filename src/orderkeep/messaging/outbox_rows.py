@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import ColumnElement, bindparam, func, select, update
 from sqlalchemy.types import Text
 
-from orderkeep.database.statement import Statement, is_any_of, is_one_of, written_out
+from orderkeep.database.statement import (
+    Statement,
+    is_any_of,
+    is_none_or,
+    is_one_of,
+    written_out,
+)
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction
 from orderkeep.instant import MICROSECONDS_PER_SECOND, Instant
 from orderkeep.messaging.outbox import Outbox
-
-# One retry or discard changes so many at most; whoever asked for more asks again.
-CHANGED_COUNT_MAX = 1000
+from orderkeep.messaging.selection import SELECTED_COUNT_MAX, named_ids
 
 # A timeline shows so many messages of one order; an order has a few dozen in its life.
 _MESSAGES_OF_AGGREGATE_MAX = 1000
@@ -144,13 +147,13 @@ class OutboxRows:
             select(table.c.id, table.c.state)
             .where(is_any_of(table.c.id, "ids"))
             .order_by(table.c.id)
-            .limit(CHANGED_COUNT_MAX)
+            .limit(SELECTED_COUNT_MAX)
         )
         self._states_locked = Statement(
             select(table.c.id, table.c.state)
             .where(is_any_of(table.c.id, "ids"))
             .order_by(table.c.id)
-            .limit(CHANGED_COUNT_MAX)
+            .limit(SELECTED_COUNT_MAX)
             .with_for_update(key_share=True)
         )
         self._failed_ids = self._ids_statement(OutboxState.FAILED)
@@ -230,7 +233,7 @@ class OutboxRows:
 
         Args:
             transaction: Commits the change.
-            selection: Ids, at most `CHANGED_COUNT_MAX`; or a filter, which takes the oldest parked
+            selection: Ids, at most `SELECTED_COUNT_MAX`; or a filter, which takes the oldest parked
                 rows up to that number.
             now: The database's clock in this transaction.
 
@@ -280,16 +283,15 @@ class OutboxRows:
 
     def _ids_statement(self, state: OutboxState) -> Statement:
         table = self._table
-        conditions = [table.c.state == written_out(state)]
-        for name in ("route", "aggregate_id"):
-            # The cast tells PostgreSQL the parameter's type where it is compared with nothing.
-            parameter = sql_cast(bindparam(name, type_=Text()), Text())
-            conditions.append(or_(parameter.is_(None), table.c[name] == parameter))
         return Statement(
             select(table.c.id)
-            .where(*conditions)
+            .where(
+                table.c.state == written_out(state),
+                is_none_or("route", Text(), lambda route: table.c.route == route),
+                is_none_or("aggregate_id", Text(), lambda id_: table.c.aggregate_id == id_),
+            )
             .order_by(self._row_number(state))
-            .limit(CHANGED_COUNT_MAX)
+            .limit(SELECTED_COUNT_MAX)
         )
 
     def _row_number(self, state: OutboxState) -> ColumnElement[int]:
@@ -325,11 +327,8 @@ class OutboxRows:
                     statement, route=selection.route, aggregate_id=selection.aggregate_id
                 )
                 ids.extend(row["id"] for row in rows)
-            return ids[:CHANGED_COUNT_MAX]
-        if len(selection) > CHANGED_COUNT_MAX:
-            message = f"{len(selection)} outbox rows at once; at most {CHANGED_COUNT_MAX}"
-            raise ValueError(message)
-        return list(dict.fromkeys(selection))
+            return ids[:SELECTED_COUNT_MAX]
+        return named_ids(selection, what="outbox rows")
 
     async def _read_states(
         self, transaction: ReadTransaction, statement: Statement, ids: Sequence[int]

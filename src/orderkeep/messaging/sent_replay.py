@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Table, Text, bindparam, or_, select
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import ColumnElement, Table, Text, bindparam, select
 
 from orderkeep.database.schema import INSTANT
-from orderkeep.database.statement import Statement, is_any_of, written_out
+from orderkeep.database.statement import Statement, is_any_of, is_none_or, written_out
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction
 from orderkeep.failure_points import reach
 from orderkeep.instant import Instant
@@ -26,9 +25,10 @@ from orderkeep.messaging.broker import Topology
 from orderkeep.messaging.headers import decode_headers
 from orderkeep.messaging.message import RETRY_HEADERS, Event
 from orderkeep.messaging.outbox import Outbox
-from orderkeep.messaging.outbox_rows import CHANGED_COUNT_MAX, OutboxState
+from orderkeep.messaging.outbox_rows import OutboxState
 from orderkeep.messaging.replay_rules import ReplayRules
 from orderkeep.messaging.routing import Routes
+from orderkeep.messaging.selection import SELECTED_COUNT_MAX, named_ids
 
 # Stands for everybody who got the event.
 _EVERYBODY = "*"
@@ -86,7 +86,7 @@ class SentBatch:
 
     which: SentFilter
     after_id: int | None = None
-    count_max: int = CHANGED_COUNT_MAX
+    count_max: int = SELECTED_COUNT_MAX
 
 
 SentSelection: TypeAlias = Sequence[int] | SentBatch
@@ -121,7 +121,7 @@ class SentReplay:
             select(table)
             .where(is_any_of(table.c.id, "ids"))
             .order_by(table.c.id)
-            .limit(CHANGED_COUNT_MAX)
+            .limit(SELECTED_COUNT_MAX)
         )
         self._by_ids = Statement(by_ids)
         self._by_ids_locked = Statement(by_ids.with_for_update(key_share=True))
@@ -157,7 +157,7 @@ class SentReplay:
 
         Args:
             transaction: Appends; of two that replay the same, the second finds it done.
-            selection: Ids of rows, at most `CHANGED_COUNT_MAX`; or a part of what a filter finds.
+            selection: Ids of rows, at most `SELECTED_COUNT_MAX`; or a part of what a filter finds.
             to: Where to.
             now: The database's clock in this transaction.
             rules: How; None takes the defaults.
@@ -205,14 +205,11 @@ class SentReplay:
             rows = await transaction.fetch_all(
                 self._ids,
                 after_id=selection.after_id or 0,
-                count_max=min(selection.count_max, CHANGED_COUNT_MAX),
+                count_max=min(selection.count_max, SELECTED_COUNT_MAX),
                 **_parameters(selection.which),
             )
             return [row["id"] for row in rows]
-        if len(selection) > CHANGED_COUNT_MAX:
-            message = f"{len(selection)} outbox rows at once; at most {CHANGED_COUNT_MAX}"
-            raise ValueError(message)
-        return list(dict.fromkeys(selection))
+        return named_ids(selection, what="outbox rows")
 
     async def _results(
         self,
@@ -280,16 +277,12 @@ def _event(row: Row, *, to: Destination, not_before: Instant | None) -> Event:
 
 
 def _fits(table: Table) -> list[ColumnElement[bool]]:
-    # The casts tell PostgreSQL the parameters' types where they are compared with nothing.
-    conditions: list[ColumnElement[bool]] = []
-    for name in ("route", "aggregate_id"):
-        text = sql_cast(bindparam(name, type_=Text()), Text())
-        conditions.append(or_(text.is_(None), table.c[name] == text))
-    sent_from = sql_cast(bindparam("sent_from", type_=INSTANT), INSTANT)
-    conditions.append(or_(sent_from.is_(None), table.c.sent_at >= sent_from))
-    sent_to = sql_cast(bindparam("sent_to", type_=INSTANT), INSTANT)
-    conditions.append(or_(sent_to.is_(None), table.c.sent_at < sent_to))
-    return conditions
+    return [
+        is_none_or("route", Text(), lambda route: table.c.route == route),
+        is_none_or("aggregate_id", Text(), lambda id_: table.c.aggregate_id == id_),
+        is_none_or("sent_from", INSTANT, lambda moment: table.c.sent_at >= moment),
+        is_none_or("sent_to", INSTANT, lambda moment: table.c.sent_at < moment),
+    ]
 
 
 def _parameters(which: SentFilter) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from orderkeep.messaging.dead_letter import DeadLetter, DeadLetterSummary, Lette
 from orderkeep.messaging.headers import decode_headers
 from orderkeep.messaging.message import EDITED_FROM_HEADER
 from orderkeep.messaging.outbox_rows import OutboxRow
+from orderkeep.messaging.selection import SELECTED_COUNT_MAX
 from orderkeep.status import Status
 from orderkeep.web.health import CheckAnswer, Health, ReadyAnswer
 from orderkeep.web.operations import FoundLetter
 
-# What one transaction changes at most; see `orderkeep.messaging`.
-_IDS_MAX = 1000
-
 Reference = Annotated[str, msgspec.Meta(max_length=64, examples=["order-17"])]
-References = Annotated[tuple[Reference, ...], msgspec.Meta(min_length=1, max_length=_IDS_MAX)]
+References = Annotated[
+    tuple[Reference, ...], msgspec.Meta(min_length=1, max_length=SELECTED_COUNT_MAX)
+]
 
 
 # A moment in RFC 3339, as everywhere; it is read, and refused, by the routes.

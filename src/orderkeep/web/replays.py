@@ -23,6 +23,7 @@ from orderkeep.messaging.dead_letter import (
 )
 from orderkeep.messaging.letter_settlement import Edit
 from orderkeep.messaging.replay_rules import MEMORY_S, ReplayRules
+from orderkeep.messaging.selection import SELECTED_COUNT_MAX
 from orderkeep.messaging.sent_replay import (
     Destination,
     ReplayedEvent,
@@ -49,7 +50,7 @@ RATE_MIN = 0.1
 RATE_MAX = 1000.0
 
 # One transaction takes so many at most.
-PIECE_COUNT_MAX = 1000
+PIECE_COUNT_MAX = SELECTED_COUNT_MAX
 
 # What one call lets go takes so long to leave at most: what is remembered now must still be when it
 # leaves, and what happens meanwhile to the same orders waits behind it.
