@@ -85,4 +85,7 @@ class JsonRequest(Request[Caller, object, State]):
             raise Refusal("unsupported_media_type", "Send the body as application/json, in UTF-8.")
 
     def _header(self, name: bytes) -> bytes | None:
-        return next((value for given, value in self.scope["headers"] if given == name), None)
+        for given, value in self.scope["headers"]:
+            if given == name:
+                return value
+        return None

@@ -122,21 +122,22 @@ def find_paths(routes: Iterable[BaseRoute], *, option: str) -> Callable[[str, st
 
     By `opt["goes_first"]` a handler declares that what it does frees stock or brings money, by
     `opt["goes_last"]` that it makes more of both to do. The answer is needed before the request is
-    routed.
+    routed, and of every request: one pattern for each method is all that it costs.
     """
-    patterns = [
-        (method, re.compile(re.sub(r"\{[^}]*\}", "[^/]+", route.path_format)))
-        for route in routes
-        if isinstance(route, HTTPRoute)
-        for handler in route.route_handlers
-        if handler.opt.get(option)
-        for method in handler.http_methods
-    ]
+    shapes: dict[str, list[str]] = {}
+    for route in routes:
+        if not isinstance(route, HTTPRoute):
+            continue
+        # What stands between braces is any one segment, and the rest is as it is.
+        shape = re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.escape(route.path_format))
+        for handler in route.route_handlers:
+            for method in handler.http_methods if handler.opt.get(option) else ():
+                shapes.setdefault(method, []).append(shape)
+    patterns = {method: re.compile("|".join(found)) for method, found in shapes.items()}
 
     def has_option(method: str, path: str) -> bool:
-        return any(
-            method == each and pattern.fullmatch(path) is not None for each, pattern in patterns
-        )
+        pattern = patterns.get(method)
+        return pattern is not None and pattern.fullmatch(path) is not None
 
     return has_option
 
