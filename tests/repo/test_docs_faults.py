@@ -47,11 +47,10 @@ def outcomes(tallies: list[Tally]) -> str:
 
 def sums(total: Tally) -> str:
     """Return what was done, in sum."""
-    ours = sum(
-        number for kind, number in total.kills.items() if kind.split()[0] in {"serve", "work"}
-    )
-    points = {name: total.points[name] for name in sorted({*POINTS["serve"], *POINTS["work"]})}
+    ours, points = kills_of_ours(total), fired(total)
     rows = [
+        ["acknowledged besides orders, and found", counts(total.told)],
+        ["refused for want of stock, unreached", f"{total.refused:,}, {total.unreached:,}"],
         ["kills of our processes", f"{ours:,}"],
         ["... by kind", counts(total.kills)],
         ["connections cut", f"{total.cuts.total():,}"],
@@ -72,6 +71,18 @@ def sums(total: Tally) -> str:
         ),
     ]
     return table(["what", "how often, or how long"], rows)
+
+
+def kills_of_ours(total: Tally) -> int:
+    """Return how many processes of the shop were killed, at a failure point or anywhere."""
+    return sum(
+        number for kind, number in total.kills.items() if kind.split()[0] in {"serve", "work"}
+    )
+
+
+def fired(total: Tally) -> dict[str, int]:
+    """Return how often each failure point fired."""
+    return {name: total.points[name] for name in sorted({*POINTS["serve"], *POINTS["work"]})}
 
 
 def bound(what: str) -> str:
@@ -95,3 +106,22 @@ def test_nothing_was_lost_doubled_oversold_or_stuck() -> None:
         assert (tally.lost, tally.doubled, tally.oversold, tally.stuck) == (0, 0, 0, 0)
         assert tally.found == tally.acknowledged
         assert tally.verify_exit_codes == [0]
+        assert tally.is_clean
+
+
+def test_the_reports_together_reach_the_figures_that_the_document_names() -> None:
+    total = total_of(reported())
+    assert total.attempted >= 10_000
+    assert total.acknowledged >= 10_000
+    assert kills_of_ours(total) >= 500
+    assert total.kills["postgresql"] >= 50
+    assert total.kills["rabbitmq"] >= 25
+    assert total.cuts.total() >= 100
+    assert min(fired(total).values()) >= 20
+    assert min(total.races[name] for name in OUTCOMES) >= 50
+
+
+def test_no_report_takes_longer_than_is_asked_for() -> None:
+    total = total_of(reported())
+    for what, bound_s in BOUNDS_S.items():
+        assert max(total.recoveries_s[what]) <= bound_s
