@@ -28,7 +28,7 @@ STOCK = 10_000_000
 
 # There is little of it, where it is sold at all: who wants it may be refused.
 SCARCE_SKU_ID = "race-scarce"
-SCARCE_STOCK = 40
+SCARCE_STOCK = 8
 _SCARCE_SHARE = 0.15
 
 # What everything costs.

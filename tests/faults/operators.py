@@ -23,7 +23,7 @@ _PAUSE_S_MAX = 0.6
 _RECENT_COUNT = 20
 
 # So much of what is scarce comes in every so-manieth turn.
-_RESTOCK_QUANTITY = 5
+_RESTOCK_QUANTITY = 1
 _RESTOCK_EVERY = 4
 
 # Asked so often under the same key, it comes once.
