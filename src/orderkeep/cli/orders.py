@@ -53,7 +53,11 @@ def list_orders(
     user: Annotated[str | None, typer.Option("--user", help="Only of this user.")] = None,
     status: Annotated[Status | None, typer.Option("--status", help="Only in this state.")] = None,
     trade_no: Annotated[
-        str | None, typer.Option("--trade-no", help="Only paid by this trade number.")
+        str | None,
+        typer.Option(
+            "--trade-no",
+            help="Only with a payment of this trade number: it paid, waits in a case or goes back.",
+        ),
     ] = None,
     refund: Annotated[
         Literal["requested", "succeeded", "failed"] | None,

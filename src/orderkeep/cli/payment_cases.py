@@ -36,12 +36,23 @@ T = TypeVar("T")
     "list",
     epilog=examples(
         "orderkeep payment-cases list",
+        "orderkeep payment-cases list --order 0100000000000009",
         "orderkeep payment-cases list --state resolved --all --json",
     ),
 )
 def list_payment_cases(
     *,
-    state: Annotated[StateName, typer.Option("--state", help="In this state.")] = "open",
+    state: Annotated[
+        StateName | None,
+        typer.Option(
+            "--state",
+            help="In this state; open, unless an order or a trade number is asked for.",
+        ),
+    ] = None,
+    order: Annotated[str | None, typer.Option("--order", help="Only of this order number.")] = None,
+    trade_no: Annotated[
+        str | None, typer.Option("--trade-no", help="Only of this trade number.")
+    ] = None,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
     is_whole: All = False,
@@ -51,7 +62,9 @@ def list_payment_cases(
     paging = Paging(limit=limit, cursor=cursor, is_whole=is_whole)
     page = _with_desk(
         lambda desk: paging.collect(
-            lambda at, count: _fetch(desk, state=state, cursor=at, limit=count)
+            lambda at, count: _fetch(
+                desk, state=state, order_no=order, trade_no=trade_no, cursor=at, limit=count
+            )
         )
     )
     if as_json:
@@ -131,12 +144,25 @@ def resolve(
 
 
 async def _fetch(
-    desk: "CaseDesk", *, state: StateName, cursor: str | None, limit: int
+    desk: "CaseDesk",
+    *,
+    state: StateName | None,
+    order_no: str | None,
+    trade_no: str | None,
+    cursor: str | None,
+    limit: int,
 ) -> "Page[PaymentCaseAnswer]":
     from orderkeep.orders.case_bodies import page_of_cases
     from orderkeep.orders.case_resolution import CaseState
 
-    page = await page_of_cases(desk, state=CaseState(state), cursor=cursor, limit=limit)
+    page = await page_of_cases(
+        desk,
+        state=None if state is None else CaseState(state),
+        order_no=order_no,
+        trade_no=trade_no,
+        cursor=cursor,
+        limit=limit,
+    )
     return Page(items=page.items, next_cursor=page.next_cursor)
 
 

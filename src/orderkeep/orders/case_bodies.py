@@ -68,16 +68,38 @@ class PaymentCasePage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def page_of_cases(
-    case_desk: CaseDesk, *, state: CaseState, cursor: str | None, limit: int
+    case_desk: CaseDesk,
+    *,
+    state: CaseState | None,
+    order_no: str | None,
+    trade_no: str | None,
+    cursor: str | None,
+    limit: int,
 ) -> PaymentCasePage:
     """Return one page of cases, newest first.
+
+    Args:
+        case_desk: Where they are read.
+        state: None is any if an order or a trade number is given, else those that are open.
+        order_no: None is any.
+        trade_no: None is any.
+        cursor: Where the page before ended.
+        limit: How many at most.
 
     Raises:
         Refusal: `invalid_cursor`.
     """
+    if (state, order_no, trade_no) == (None, None, None):
+        state = CaseState.OPEN
     before = None if cursor is None else decode_cursor(cursor, int)[0]
     # One more than is shown tells whether there is a next page.
-    found = await case_desk.list(state=state, before=before, limit_count=limit + 1)
+    found = await case_desk.list(
+        state=state,
+        order_no=order_no,
+        trade_no=trade_no,
+        before=before,
+        limit_count=limit + 1,
+    )
     shown = found[:limit]
     return PaymentCasePage(
         items=tuple(payment_case_answer(one) for one in shown),

@@ -11,7 +11,7 @@ from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.case_resolution import CaseState, PaymentCase
 from orderkeep.orders.refund import OrderRefund
 from orderkeep.orders.resolve_cases import ResolveCase, resolve_cases
-from orderkeep.orders.store.payment_cases import find_cases, list_cases
+from orderkeep.orders.store.payment_cases import CaseFilter, find_cases, list_cases
 from orderkeep.orders.store.payments import list_refunds_of_orders
 from orderkeep.refusal import Refusal
 
@@ -42,14 +42,27 @@ class CaseDesk:
         self._draw_refund_no = draw_refund_no
 
     async def list(
-        self, *, state: CaseState, before: int | None, limit_count: int
+        self,
+        *,
+        state: CaseState | None,
+        before: int | None,
+        limit_count: int,
+        order_no: str | None = None,
+        trade_no: str | None = None,
     ) -> Sequence[CaseWithRefund]:
-        """Return cases in the state, newest first, from the one behind `before`."""
+        """Return cases of which all this holds, newest first, from the one behind `before`.
+
+        Args:
+            state: None is any.
+            before: The number of the last case of the page before; None is the first page.
+            limit_count: How many at most.
+            order_no: None is any.
+            trade_no: None is any.
+        """
+        wanted = CaseFilter(state=state, order_no=order_no, trade_no=trade_no, before=before)
 
         async def read(transaction: ReadTransaction) -> Sequence[CaseWithRefund]:
-            cases = await list_cases(
-                transaction, state=state, before=before, limit_count=limit_count
-            )
+            cases = await list_cases(transaction, wanted, limit_count=limit_count)
             return await _with_refunds(transaction, cases)
 
         return await self._database.read(read)

@@ -34,14 +34,26 @@ STATE = QueryParameter(name="state")
     tags=["Operators"],
     summary="List payment cases",
 )
-async def list_payment_cases(
+async def list_payment_cases(  # noqa: PLR0917 (the framework passes each by name)
     case_desk: Cases,
-    wanted_state: Annotated[CaseState, STATE] = CaseState.OPEN,
+    wanted_state: Annotated[CaseState | None, STATE] = None,
+    order_no: FromQuery[str | None] = None,
+    trade_no: FromQuery[str | None] = None,
     limit: FromQuery[PageLimit] = PAGE_LIMIT_DEFAULT,
     cursor: FromQuery[str | None] = None,
 ) -> PaymentCasePage:
-    """List money that waits for an operator, or has waited, newest first."""
-    return await page_of_cases(case_desk, state=wanted_state, cursor=cursor, limit=limit)
+    """List money that waits for an operator, or has waited, newest first.
+
+    Without a state, an order or a trade number, those that are open are listed.
+    """
+    return await page_of_cases(
+        case_desk,
+        state=wanted_state,
+        order_no=order_no,
+        trade_no=trade_no,
+        cursor=cursor,
+        limit=limit,
+    )
 
 
 @get(

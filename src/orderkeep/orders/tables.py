@@ -186,6 +186,13 @@ Index(
     sqlite_where=ORDER_PAYMENTS.c.outcome == "accepted",
     postgresql_where=ORDER_PAYMENTS.c.outcome == "accepted",
 )
+# Operators look orders up by what the bank calls a payment; one that paid stands in its order too.
+Index(
+    "ix_order_payments_not_accepted",
+    ORDER_PAYMENTS.c.trade_no,
+    sqlite_where=ORDER_PAYMENTS.c.outcome != "accepted",
+    postgresql_where=ORDER_PAYMENTS.c.outcome != "accepted",
+)
 
 OPENED_PAYMENTS = Table(
     "order_opened_payments",

@@ -1,8 +1,9 @@
 """Cases: money that no rule may decide about, and that waits for an operator."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import Text, bindparam, or_, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value
@@ -12,6 +13,20 @@ from orderkeep.orders.case_resolution import CaseAction, CaseState, PaymentCase,
 from orderkeep.orders.order import OrderNumber
 from orderkeep.orders.payment import CaseKind, PaymentIdentity
 from orderkeep.orders.tables import PAYMENT_CASES as CASES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseFilter:
+    """What the listed cases have in common; None is anything.
+
+    Attributes:
+        before: Only cases with a smaller number: the next page.
+    """
+
+    state: CaseState | None = None
+    order_no: str | None = None
+    trade_no: str | None = None
+    before: int | None = None
 
 
 class StaleCaseError(Exception):
@@ -64,17 +79,6 @@ _CASES_OF_ORDER = Statement(
     .where(CASES.c.order_no == bindparam("order_no"))
     .order_by(CASES.c.id)
     .limit(_CASES_PER_ORDER_MAX)
-)
-# None is no limit.
-_BEFORE = bindparam("before", type_=CASES.c.id.type)
-_LIST = Statement(
-    select(CASES)
-    .where(
-        CASES.c.state == bindparam("state", type_=Text()),
-        or_(_BEFORE.is_(None), CASES.c.id < _BEFORE),
-    )
-    .order_by(CASES.c.id.desc())
-    .limit(bindparam("limit_count"))
 )
 
 
@@ -142,13 +146,24 @@ async def save_resolutions(transaction: Transaction, cases: Sequence[PaymentCase
 
 
 async def list_cases(
-    transaction: ReadTransaction, *, state: CaseState, before: int | None, limit_count: int
+    transaction: ReadTransaction, wanted: CaseFilter, *, limit_count: int
 ) -> list[PaymentCase]:
-    """Return cases in the state, newest first, from the one behind `before`."""
-    rows = await transaction.fetch_all(
-        _LIST, state=state.value, before=before, limit_count=limit_count
+    """Return cases that fit the filter, newest first."""
+    # Only what is wanted stands in the text, so that the state and the order have their indexes.
+    # By trade number every case is looked at: of those there are few.
+    conditions = []
+    if wanted.state is not None:
+        conditions.append(CASES.c.state == wanted.state.value)
+    if wanted.order_no is not None:
+        conditions.append(CASES.c.order_no == wanted.order_no)
+    if wanted.trade_no is not None:
+        conditions.append(CASES.c.trade_no == wanted.trade_no)
+    if wanted.before is not None:
+        conditions.append(CASES.c.id < wanted.before)
+    statement = Statement(
+        select(CASES).where(*conditions).order_by(CASES.c.id.desc()).limit(limit_count)
     )
-    return [_case(row) for row in rows]
+    return [_case(row) for row in await transaction.fetch_all(statement)]
 
 
 async def list_cases_of_order(transaction: ReadTransaction, order_no: str) -> list[PaymentCase]:

@@ -3,15 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ScalarSelect, Text, bindparam, func, or_, select
+from sqlalchemy import CompoundSelect, ScalarSelect, Text, bindparam, func, or_, select, union
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.statement import RowStatement, Statement, row_value, written_out
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction
 from orderkeep.instant import Instant
 from orderkeep.orders.order import Order, OrderNumber, Status
+from orderkeep.orders.payment import PaymentOutcome
 from orderkeep.orders.store.orders import with_lines
-from orderkeep.orders.tables import ORDER_REFUNDS, ORDERS, PAYMENT_CASES, TIMED_OUT_ORDERS
+from orderkeep.orders.tables import (
+    ORDER_PAYMENTS,
+    ORDER_REFUNDS,
+    ORDERS,
+    PAYMENT_CASES,
+    TIMED_OUT_ORDERS,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +26,8 @@ class OrderFilter:
     """What the listed orders have in common; None is anything.
 
     Attributes:
+        trade_no: Only orders for which a payment of this trade number is on record, whatever became
+            of it: it paid, it waits in a case, or it goes back.
         refund_status: Only orders of which a refund stands so: "requested", "succeeded", "failed".
         before: Only orders with a smaller number: the next page.
     """
@@ -149,10 +158,29 @@ async def list_timed_out(
     return [_timed_out(row) for row in rows]
 
 
+def _orders_of_trade(trade_no: str) -> CompoundSelect[tuple[str]]:
+    # Each half has an index of its own: an order tells what paid it, and of all other payments,
+    # which are few, there is a partial index, whose condition must stand in the text.
+    itself = ORDERS.alias("itself")
+    return union(
+        select(itself.c.order_no).where(itself.c.trade_no == trade_no),
+        select(ORDER_PAYMENTS.c.order_no).where(
+            ORDER_PAYMENTS.c.trade_no == trade_no,
+            ORDER_PAYMENTS.c.outcome != written_out(PaymentOutcome.ACCEPTED.value),
+        ),
+    )
+
+
 async def list_orders(
     transaction: ReadTransaction, wanted: OrderFilter, *, limit_count: int
 ) -> list[Order]:
     """Return orders that fit the filter, newest first."""
+    statement = orders_that_fit(wanted, limit_count=limit_count)
+    return await with_lines(transaction, await transaction.fetch_all(statement))
+
+
+def orders_that_fit(wanted: OrderFilter, *, limit_count: int) -> Statement:
+    """Return what reads the orders that fit the filter, without their lines, newest first."""
     conditions = []
     if wanted.order_no is not None:
         conditions.append(ORDERS.c.order_no == wanted.order_no)
@@ -161,7 +189,7 @@ async def list_orders(
     if wanted.status is not None:
         conditions.append(ORDERS.c.status == wanted.status.value)
     if wanted.trade_no is not None:
-        conditions.append(ORDERS.c.trade_no == wanted.trade_no)
+        conditions.append(ORDERS.c.order_no.in_(_orders_of_trade(wanted.trade_no)))
     if wanted.refund_status is not None:
         # Few refunds fail, so the orders are looked up from them. The status stands in the text:
         # an engine takes a partial index only for what the statement itself says.
@@ -175,10 +203,9 @@ async def list_orders(
         conditions.append(ORDERS.c.created_at < wanted.created_to)
     if wanted.before is not None:
         conditions.append(ORDERS.c.order_no < wanted.before)
-    statement = Statement(
+    return Statement(
         select(ORDERS).where(*conditions).order_by(ORDERS.c.order_no.desc()).limit(limit_count)
     )
-    return await with_lines(transaction, await transaction.fetch_all(statement))
 
 
 async def count_by_status(transaction: ReadTransaction) -> dict[str, int]:
