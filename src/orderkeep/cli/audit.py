@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orderkeep.cli.environment import read_settings_quietly
+from orderkeep.cli.known_names import check_known
 from orderkeep.cli.paging import (
     LIMIT_DEFAULT,
     All,
@@ -60,6 +61,7 @@ def list_audit(
     from orderkeep.cli.opened_database import with_database
     from orderkeep.database.audit import AuditFilter
 
+    check_known("--action", action, "action")
     wanted = AuditFilter(actor=actor, action=action, subject=subject)
     paging = Paging(limit=limit, cursor=cursor, is_whole=is_whole)
     page = with_database(

@@ -6,6 +6,7 @@ import typer
 
 from orderkeep.cli.environment import operator_name
 from orderkeep.cli.exits import FoundWrongError, WrongUsageError
+from orderkeep.cli.known_names import check_known
 from orderkeep.cli.message_changes import (
     DryRun,
     Everything,
@@ -255,6 +256,7 @@ def _filter(
 ) -> "DeadLetterFilter":
     from orderkeep.messaging.dead_letter import DeadLetterFilter
 
+    check_known("--queue", queue, "queue")
     return DeadLetterFilter(
         queue=queue,
         reason=reason,

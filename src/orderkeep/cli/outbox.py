@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from orderkeep.cli.exits import WrongUsageError
+from orderkeep.cli.known_names import check_known
 from orderkeep.cli.message_changes import (
     DryRun,
     Everything,
@@ -101,6 +102,7 @@ def retry(
     """Let parked events go again, with a fresh budget of tries."""
     from orderkeep.messaging.outbox_rows import OutboxFilter
 
+    check_known("--route", route, "route")
     which = OutboxFilter(route=route, aggregate_id=order)
     carry_out(
         lambda desk, change: desk.retry_outbox(change),
@@ -132,6 +134,7 @@ def discard(
     """Give up events that were not sent, waiting ones too; what waited behind them goes on."""
     from orderkeep.messaging.outbox_rows import OutboxFilter
 
+    check_known("--route", route, "route")
     which = OutboxFilter(route=route, aggregate_id=order)
     carry_out(
         lambda desk, change: desk.discard_outbox(change),
@@ -192,6 +195,8 @@ def replay(
     if key and not is_identifier(key):
         message = "--key: expected 1 to 64 of letters, digits and ._:-"
         raise WrongUsageError(message)
+    check_known("--route", route, "route")
+    check_known("--queue", queue, "queue")
     which = SentFilter(
         route=route,
         aggregate_id=order,

@@ -41,6 +41,7 @@ from orderkeep.web.asked_messages import (
     read_moment,
 )
 from orderkeep.web.health import Readiness
+from orderkeep.web.known_names import QUEUES, ROUTES, SERVICES, check_known
 from orderkeep.web.operations import Change, OperationsDesk
 from orderkeep.web.service_messages import Changed
 
@@ -66,6 +67,7 @@ async def list_outbox(
     limit: FromQuery[PageLimit] = PAGE_LIMIT_DEFAULT,
 ) -> OutboxPage:
     """List the events of every service, service by service, newest first in each."""
+    check_known("query/service", service, SERVICES)
     page = await operations_desk.list_outbox(
         state=wanted_state, service=service, cursor=cursor, limit=limit
     )
@@ -120,6 +122,8 @@ async def list_dead_letters(
     limit: FromQuery[PageLimit] = PAGE_LIMIT_DEFAULT,
 ) -> DeadLetterPage:
     """List what was set aside in every service, service by service, newest first in each."""
+    check_known("query/service", service, SERVICES)
+    check_known("query/queue", queue, QUEUES)
     page = await operations_desk.list_dead_letters(
         state=wanted_state,
         which=DeadLetterFilter(
@@ -186,6 +190,8 @@ async def show_status(
 
 def _outbox_change(data: ChangeOutboxBody, *, request: OperatorRequest) -> Change[OutboxFilter]:
     which = given_filter(data.ids, data.filter) or OutboxFilterBody()
+    check_known("/filter/service", which.service, SERVICES)
+    check_known("/filter/route", which.route, ROUTES)
     return Change(
         references=data.ids,
         filter=OutboxFilter(route=which.route, aggregate_id=which.aggregate_id),

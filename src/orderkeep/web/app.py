@@ -85,7 +85,7 @@ class WebApp:
             for name, value in parts.dependencies.items()
         }
         self._handlers: list[ControllerRouterHandler] = [
-            Router(API_BASE, route_handlers=parts.route_handlers),
+            Router(API_BASE, route_handlers=parts.route_handlers, opt={"knows_its_query": True}),
             *health_handlers(
                 parts.readiness, registry=parts.registry, refresh_metrics=parts.refresh_metrics
             ),

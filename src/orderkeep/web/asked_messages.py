@@ -6,8 +6,9 @@ from typing import Protocol, TypeVar
 from orderkeep.contracts.time_text import read_instant
 from orderkeep.instant import Instant
 from orderkeep.messaging.dead_letter import DeadLetterFilter
-from orderkeep.refusal import Refusal
 from orderkeep.web.admin_bodies import ChangedAnswer, DeadLetterFilterBody
+from orderkeep.web.known_names import QUEUES, SERVICES, check_known
+from orderkeep.web.problems import invalid
 from orderkeep.web.service_messages import Changed
 
 
@@ -45,8 +46,10 @@ def letter_filter(which: DeadLetterFilterBody) -> DeadLetterFilter:
     """Return which dead letters a filter means.
 
     Raises:
-        Refusal: `invalid_request` for a time that is none.
+        Refusal: `invalid_request` for a time that is none, and for a name that nobody has.
     """
+    check_known("/filter/service", which.service, SERVICES)
+    check_known("/filter/queue", which.queue, QUEUES)
     return DeadLetterFilter(
         queue=which.queue,
         reason=which.reason,
@@ -68,13 +71,6 @@ def read_moment(pointer: str, text: str | None) -> Instant | None:
         return read_instant(text)
     except ValueError as error:
         raise invalid(pointer, str(error)) from None
-
-
-def invalid(pointer: str, detail: str) -> Refusal:
-    """Return the refusal of a request, with where it is wrong."""
-    errors = [{"pointer": pointer, "detail": detail}]
-    where = pointer or "the body"
-    return Refusal("invalid_request", f"{where}: {detail}", members={"errors": errors})
 
 
 def changed_answers(changed: Sequence[Changed]) -> tuple[ChangedAnswer, ...]:

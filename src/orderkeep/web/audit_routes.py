@@ -13,6 +13,7 @@ from orderkeep.contracts.text import Identifier
 from orderkeep.database.audit import AuditFilter, RecordedAct
 from orderkeep.instant import rfc3339
 from orderkeep.web.audit import AuditDesk
+from orderkeep.web.known_names import ACTIONS, check_known
 
 Audit = NamedDependency[SkipValidation[AuditDesk]]
 
@@ -51,6 +52,7 @@ async def list_acts(  # noqa: PLR0917 (the framework passes each by name)
     limit: FromQuery[PageLimit] = PAGE_LIMIT_DEFAULT,
 ) -> RecordedActPage:
     """List what operators did by hand, over HTTP or on the command line, newest first."""
+    check_known("query/action", action, ACTIONS)
     page = await audit_desk.list(
         AuditFilter(actor=actor, action=action, subject=subject), cursor=cursor, limit=limit
     )

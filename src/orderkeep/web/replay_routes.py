@@ -17,10 +17,11 @@ from orderkeep.web.asked_messages import (
     changed_answers,
     counts_of,
     given_filter,
-    invalid,
     letter_filter,
     read_moment,
 )
+from orderkeep.web.known_names import ROUTES, SERVICES, check_known
+from orderkeep.web.problems import invalid
 from orderkeep.web.replay_bodies import (
     ReplayAnswer,
     ReplayDeadLettersBody,
@@ -126,6 +127,8 @@ async def replay_events(
     with `cursor` after `wait_s`, until `next_cursor` is null.
     """
     which = given_filter(data.ids, data.filter) or SentFilterBody()
+    check_known("/filter/service", which.service, SERVICES)
+    check_known("/filter/route", which.route, ROUTES)
     replayed = await replay_desk.replay_sent(
         Replay(
             references=data.ids,

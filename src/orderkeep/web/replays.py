@@ -32,7 +32,7 @@ from orderkeep.messaging.sent_replay import (
     SentReplayResult,
 )
 from orderkeep.refusal import Refusal
-from orderkeep.web.asked_messages import invalid
+from orderkeep.web.problems import invalid
 from orderkeep.web.service_messages import (
     Changed,
     ChangedNumber,

@@ -22,7 +22,11 @@ from litestar.typing import FieldDefinition
 
 from orderkeep.contracts.caller import MESSAGES_SCOPE, OPERATOR_READ_SCOPE, OPERATOR_SCOPE
 from orderkeep.contracts.text import is_identifier
+from orderkeep.web.known_names import unknown_words
 from orderkeep.web.problems import invalid_parameters
+
+# What handlers here are given beside parameters and dependencies.
+_GIVEN_BY_FRAMEWORK = ("data", "body", "request")
 
 # Under this name a handler's `opt` keeps what was read from its declaration.
 RULES = "rules"
@@ -77,6 +81,7 @@ class RouteRules:
         body_type: What `data` is annotated with, or None where there is no JSON body.
         has_raw_body: The handler takes the body as bytes, of any media type.
         methods: What the path takes, for the OPTIONS handler that Litestar adds; else empty.
+        query_names: The query parameters that there are; None takes any.
     """
 
     access: Access
@@ -86,6 +91,7 @@ class RouteRules:
     body_type: Any  # an annotation, which has no type of its own
     has_raw_body: bool = False
     methods: tuple[str, ...] = ()
+    query_names: frozenset[str] | None = None
 
 
 def read_rules(routes: Iterable[BaseRoute], *, expected_hook: object) -> None:
@@ -164,6 +170,12 @@ def check_parameters(request: Request[Any, Any, Any], rules: RouteRules) -> None
     # No text that a client sends as a parameter may hold NUL: PostgreSQL stores none.
     if b"%00" in request.scope["query_string"]:
         wrong.append(("query", "", "holds NUL"))
+    elif request.scope["query_string"] and rules.query_names is not None:
+        wrong.extend(
+            ("query", name, unknown_words(name, rules.query_names))
+            for name in dict.fromkeys(request.query_params)
+            if name not in rules.query_names
+        )
     for limit in rules.limits:
         given = _given(request, limit)
         if not given:
@@ -217,11 +229,28 @@ def _rules_of(handler: HTTPRouteHandler, route: HTTPRoute) -> RouteRules:
         limits=tuple(_limits_of(handler, route)),
         body_type=None if data is None else _without_markers(data.raw),
         has_raw_body="body" in parameters,
+        query_names=_query_names_of(handler, route) if _is_closed(handler) else None,
     )
 
 
+def _is_closed(handler: HTTPRouteHandler) -> bool:
+    # A misspelt filter would find what nobody asked for. Probes and scrapers, which are not asked
+    # who they are, may add to an address what they like.
+    return "GET" in handler.http_methods and bool(handler.opt.get("knows_its_query"))
+
+
+def _query_names_of(handler: HTTPRouteHandler, route: HTTPRoute) -> frozenset[str]:
+    injected = {*handler.resolve_dependencies(), *route.path_parameters, *_GIVEN_BY_FRAMEWORK}
+    limits = (
+        _limit_of(name, field)
+        for name, field in handler.parsed_fn_signature.parameters.items()
+        if name not in injected
+    )
+    return frozenset(limit.name for limit in limits if limit.place == "query")
+
+
 def _limits_of(handler: HTTPRouteHandler, route: HTTPRoute) -> Iterable[ParameterLimit]:
-    injected = {*handler.resolve_dependencies(), *route.path_parameters, "data", "body", "request"}
+    injected = {*handler.resolve_dependencies(), *route.path_parameters, *_GIVEN_BY_FRAMEWORK}
     for name, field in handler.parsed_fn_signature.parameters.items():
         if name not in injected and _has_limits(field.raw):
             yield _limit_of(name, field)

@@ -67,7 +67,7 @@ async def test_lists_can_be_of_one_service_and_one_state(
 
     assert await ids_of(client, "outbox?service=cart") == ["cart-1"]
     assert await ids_of(client, "outbox?state=failed") == ["cart-2"]
-    assert await ids_of(client, "outbox?service=nobody") == []
+    assert await ids_of(client, "outbox?service=payment") == []
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "WzFd", "WyJub2JvZHkiLDFd"])
@@ -307,3 +307,43 @@ async def test_who_may_only_read_changes_nothing(
 
     assert answer.status_code == 403
     assert listed.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "pointer"),
+    [
+        ("outbox?service=ordr", "query/service"),
+        ("dead-letters?service=ordr", "query/service"),
+        ("dead-letters?queue=cart-sink", "query/queue"),
+        ("dead-letters?queu=cart-sync", "query/queu"),
+        ("audit?action=outbox.rplay", "query/action"),
+    ],
+)
+async def test_a_misspelt_filter_of_a_list_is_refused(
+    client: httpx.AsyncClient, path: str, pointer: str
+) -> None:
+    answer = await client.get(f"/api/v1/admin/{path}")
+
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["pointer"] == pointer
+    assert "is not known; did you mean" in error["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "which", "pointer"),
+    [
+        ("outbox/retry", {"route": "order.evnts"}, "/filter/route"),
+        ("outbox/discard", {"service": "ordr"}, "/filter/service"),
+        ("outbox/replay", {"route": "order.evnts"}, "/filter/route"),
+        ("dead-letters/replay", {"queue": "cart-sink"}, "/filter/queue"),
+        ("dead-letters/discard", {"queue": "cart-sink"}, "/filter/queue"),
+    ],
+)
+async def test_a_misspelt_filter_of_a_change_is_refused(
+    client: httpx.AsyncClient, path: str, which: dict[str, str], pointer: str
+) -> None:
+    answer = await client.post(f"/api/v1/admin/{path}", json={"filter": which})
+
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]

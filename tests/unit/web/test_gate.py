@@ -179,7 +179,7 @@ async def test_each_request_has_its_line_where_that_is_wanted(shop: Shop) -> Non
         "request_id": "drawn-id",
         "method": "GET",
         "path": "/api/v1/public",
-        "status": 200,
+        "status": 422,
     }
 
 

@@ -190,6 +190,10 @@ async def test_options_tells_the_methods_to_anybody(client: httpx.AsyncClient) -
         ("user_id=a%20b", "query/user_id"),
         ("user_id=", "query/user_id"),
         ("other=%00", "query/"),
+        ("limt=1", "query/limt"),
+        ("tag=blue", "query/tag"),
+        ("desk=x", "query/desk"),
+        ("limit=1&queu=", "query/queu"),
     ],
 )
 async def test_a_parameter_outside_its_limits_is_named(
@@ -202,6 +206,28 @@ async def test_a_parameter_outside_its_limits_is_named(
     assert answer.json()["code"] == "invalid_request"
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
     assert shop.desk.calls == []
+
+
+async def test_a_parameter_that_is_not_known_is_told_with_the_one_that_is_near(shop: Shop) -> None:
+    async with shop.client() as client:
+        near = await client.get("/api/v1/orders?limt=1", headers=shop.headers())
+        none = await client.get("/api/v1/public?x=1&x=2")
+
+    assert near.json()["errors"] == [
+        {"pointer": "query/limt", "detail": "is not known; did you mean limit?"}
+    ]
+    assert none.status_code == 422
+    assert none.json()["errors"] == [{"pointer": "query/x", "detail": "is not known"}]
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/"])
+async def test_probes_and_scrapers_may_add_to_an_address_what_they_like(
+    shop: Shop, path: str
+) -> None:
+    async with shop.client() as client:
+        answer = await client.get(f"{path}?at=1")
+
+    assert answer.status_code == 200
 
 
 async def test_every_wrong_parameter_is_named(shop: Shop) -> None:
@@ -220,7 +246,7 @@ async def test_every_wrong_parameter_is_named(shop: Shop) -> None:
 async def test_parameters_within_their_limits_pass(shop: Shop) -> None:
     async with shop.client() as client:
         answer = await client.get(
-            "/api/v1/orders?limit=100&user_id=ann&unknown=1",
+            "/api/v1/orders?limit=100&user_id=ann",
             headers={**shop.headers(), "X-Tag": "blue"},
         )
 
