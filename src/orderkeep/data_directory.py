@@ -37,8 +37,14 @@ def prepare_data_directory(path: Path) -> None:
     """Make the directory if it is missing and see that it can be written.
 
     Raises:
-        DataDirectoryError: it cannot be made or written.
+        DataDirectoryError: it is a file, or cannot be made or written.
     """
+    if path.exists() and not path.is_dir():
+        message = (
+            f"the data directory {path} is a file, not a directory:"
+            " set ORDERKEEP_DATA_DIR to a directory"
+        )
+        raise DataDirectoryError(message)
     probe = path / f".probe-{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -88,7 +94,12 @@ def lock_data_directory(path: Path) -> DataDirectoryLock:
 
 def has_secret(path: Path) -> bool:
     """Return whether the directory has a secret already."""
-    return (path / _SECRET_FILE).exists()
+    return secret_file(path).exists()
+
+
+def secret_file(path: Path) -> Path:
+    """Return where the directory keeps its secret."""
+    return path / _SECRET_FILE
 
 
 def read_or_make_secret(path: Path, *, drawn: bytes) -> str:
@@ -101,7 +112,7 @@ def read_or_make_secret(path: Path, *, drawn: bytes) -> str:
         DataDirectoryError: the secret can be neither read nor written.
     """
     assert len(drawn) == SECRET_LENGTH_BYTES
-    file = path / _SECRET_FILE
+    file = secret_file(path)
     try:
         # Written beside and linked into place: a crash leaves no half a secret, and of two
         # processes that make one at the same time the first wins.

@@ -62,3 +62,10 @@ def test_a_secret_too_short_to_sign_with_is_refused(tmp_path: Path, weak: str) -
 
     with pytest.raises(DataDirectoryError, match="shorter than 32 bytes"):
         read_or_make_secret(tmp_path, drawn=DRAWN)
+
+
+def test_a_file_in_the_place_of_the_directory_is_told_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+
+    with pytest.raises(DataDirectoryError, match="is a file, not a directory"):
+        prepare_data_directory(tmp_path / "data")

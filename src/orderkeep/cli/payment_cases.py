@@ -120,23 +120,25 @@ def resolve(
     accept pays the order with what was received, also another amount; a closed order takes its
     stock again. refund gives the money back. dismiss closes the case, and does nothing else.
     """
-    from orderkeep.cli.exits import WrongUsageError
+    from orderkeep.cli.exits import FoundWrongError, WrongUsageError
     from orderkeep.database.audit import Act
     from orderkeep.orders.case_bodies import REASON_LENGTH_MAX, payment_case_answer, read_case_id
     from orderkeep.orders.case_resolution import CaseAction
     from orderkeep.orders.resolve_cases import ResolveCase
+    from orderkeep.refusal import Refusal
 
     if not 1 <= len(reason) <= REASON_LENGTH_MAX:
         message = f"--reason has 1 to {REASON_LENGTH_MAX} characters"
         raise WrongUsageError(message)
     act = Act(actor=operator_name(), reason=reason)
-    case = payment_case_answer(
-        _with_desk(
-            lambda desk: desk.resolve(
-                ResolveCase(case_id=read_case_id(case_id), action=CaseAction(action), act=act)
-            )
-        )
-    )
+    wish = ResolveCase(case_id=read_case_id(case_id), action=CaseAction(action), act=act)
+    try:
+        case = payment_case_answer(_with_desk(lambda desk: desk.resolve(wish)))
+    except Refusal as refusal:
+        if refusal.code != "invalid_request":
+            raise
+        # It was asked for as it should be: it is the case that such an action does not fit.
+        raise FoundWrongError(refusal.detail) from None
     if as_json:
         print_json(case)
     else:

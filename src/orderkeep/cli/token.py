@@ -1,6 +1,6 @@
 """`orderkeep token`: a bearer token for the HTTP API, for people and scripts at hand."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,6 +8,9 @@ from orderkeep.cli.environment import read_settings_quickly
 from orderkeep.cli.exits import WrongUsageError
 from orderkeep.cli.terminal import examples, print_text, warn
 from orderkeep.contracts.caller import MESSAGES_SCOPE, OPERATOR_READ_SCOPE, OPERATOR_SCOPE
+
+if TYPE_CHECKING:
+    from orderkeep.settings import Settings
 
 app = typer.Typer()
 
@@ -48,12 +51,14 @@ def token(
 
     It is signed with ORDERKEEP_JWT_SECRET, else with the secret in the data directory.
     """
+    from orderkeep.data_directory import has_secret
     from orderkeep.instant import after
     from orderkeep.web.tokens import sign_token
     from orderkeep.wiring import chance
     from orderkeep.wiring.keys import find_jwt_secret_beside, token_key
 
     settings = read_settings_quickly()
+    had_secret = has_secret(settings.data_dir)
     key = token_key(settings, jwt_secret=find_jwt_secret_beside(settings))
     scopes = scope or []
     try:
@@ -62,6 +67,27 @@ def token(
         )
     except ValueError as error:
         raise WrongUsageError(str(error)) from None
+    _warn_of_secret(settings, had_secret=had_secret)
     for unknown in [each for each in scopes if each not in _KNOWN_SCOPES]:
         warn(f"the scope {unknown!r} opens nothing here; known are {', '.join(_KNOWN_SCOPES)}")
     print_text(signed)
+
+
+def _warn_of_secret(settings: "Settings", *, had_secret: bool) -> None:
+    """Tell of a secret that the service may not have: it would take no token of this one."""
+    from orderkeep.data_directory import secret_file
+
+    if settings.jwt_secret is not None:
+        return
+    file = secret_file(settings.data_dir).absolute()
+    if not had_secret:
+        warn(
+            f"there was no secret, so a new one was made in {file}: only a service with this data"
+            " directory takes the token; else set ORDERKEEP_DATA_DIR to the service's own, or"
+            " ORDERKEEP_JWT_SECRET"
+        )
+    elif not settings.is_embedded:
+        warn(
+            f"signed with the secret in {file}: only an `orderkeep run` with this data directory"
+            " takes the token; for `orderkeep serve` give the ORDERKEEP_JWT_SECRET that it has"
+        )

@@ -57,6 +57,9 @@ _FOREIGN_NUMBER = re.compile("[^\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 _CURRENCY_CODE = re.compile(r"[A-Z]{3}")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
+# "01", and no more than 32 digits in all.
+_ORDER_NUMBER = re.compile(r"01[0-9]{0,30}")
+
 # Free text of a foreign message, such as the reason of a failed refund.
 _FREE_TEXT_LENGTH_MAX = 2_000
 
@@ -64,6 +67,15 @@ _FREE_TEXT_LENGTH_MAX = 2_000
 def is_identifier(text: str) -> bool:
     """Return whether the text is an `Identifier`: for paths, headers and token subjects."""
     return _IDENTIFIER.fullmatch(text) is not None
+
+
+def is_order_number(text: str) -> bool:
+    """Return whether the text has the form of an order's number; its check digit is not looked at.
+
+    Another program's order may be called otherwise: what is not known under a text of another form
+    will not become known by waiting.
+    """
+    return _ORDER_NUMBER.fullmatch(text) is not None
 
 
 def read_identifier(value: object) -> str:

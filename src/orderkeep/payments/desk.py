@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from orderkeep.contracts.caller import Caller
+from orderkeep.contracts.text import is_order_number
 from orderkeep.database.transaction import Database, ReadTransaction, Transaction
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.signal import Signal
@@ -84,12 +85,15 @@ class PaymentDesk:
         """Open a payment for an order, or find the one that is open on the same channel.
 
         Raises:
-            Refusal: `unknown_channel`; `order_not_ready` after the wait; `not_found`: the order is
-                another user's; `order_not_pending`.
+            Refusal: `unknown_channel`; `order_not_ready` after the wait; `invalid_request`: there
+                will never be an order of such a number; `not_found`: the order is another user's;
+                `order_not_pending`.
         """
         if pay_channel not in self._channels:
             raise self._unknown_channel(pay_channel)
         order = await self._wait_for_order(order_no)
+        if order is None and not is_order_number(order_no):
+            raise _no_order_number()
         # Most refusals are decided on the snapshot, and take no turn on the writer.
         _granted(payable_order(order, order_no=order_no, user_id=user_id))
         request = OpenRequest(
@@ -224,7 +228,7 @@ class PaymentDesk:
             self._order_heard.clear()
             order = await self._database.read(work)
             left_s = wait_until - clock.time()
-            if order is not None or left_s <= 0:
+            if order is not None or left_s <= 0 or not is_order_number(order_no):
                 return order
             await self._order_heard.wait(timeout_s=min(left_s, _ORDER_POLL_INTERVAL_S))
 
@@ -233,3 +237,9 @@ def _granted(answer: T | Refusal) -> T:
     if isinstance(answer, Refusal):
         raise answer
     return answer
+
+
+def _no_order_number() -> Refusal:
+    detail = "is no order number: those begin with 01 and have at most 32 digits"
+    errors = [{"pointer": "/order_no", "detail": detail}]
+    return Refusal("invalid_request", f"/order_no: {detail}", members={"errors": errors})

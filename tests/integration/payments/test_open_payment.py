@@ -129,6 +129,16 @@ async def test_an_order_that_is_not_known_yet_is_refused_after_the_wait(stage: S
     assert clock.time() - started >= 0.15
 
 
+async def test_nobody_waits_for_what_is_no_order_number(stage: Stage):
+    stage.order_wait_s = 30.0
+
+    with pytest.raises(Refusal) as refused:
+        async with asyncio.timeout(10):
+            await stage.desk.open(order_no="my-order", pay_channel="sandbox", user_id="ann")
+
+    assert refused.value.code == "invalid_request"
+
+
 async def test_who_waits_for_an_order_goes_on_when_it_is_heard_of(stage: Stage):
     stage.order_wait_s = 30.0
     waiting = asyncio.gather(

@@ -106,6 +106,15 @@ async def test_20_requests_at_once_open_one_payment(client: AsyncClient, stage: 
     assert len({answer.json()["payment_no"] for answer in answers}) == 1
 
 
+@pytest.mark.parametrize("order_no", ["my-order", "0200000000000009", "01" + "0" * 31, "01x"])
+async def test_what_is_no_order_number_is_refused(client: AsyncClient, order_no: str):
+    answer = await client.post("/payments", json={**OPEN_BANK, "order_no": order_no}, headers=ANN)
+
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "invalid_request"
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/order_no"]
+
+
 async def test_an_order_not_known_yet_is_to_be_asked_for_again(client: AsyncClient):
     answer = await client.post("/payments", json=OPEN_SANDBOX, headers=ANN)
 

@@ -79,6 +79,23 @@ def test_without_a_setting_the_secret_is_made_in_the_data_directory(
 
     secret = (tmp_path / "data" / "jwt-secret").read_text()
     assert jwt.decode(result.stdout.strip(), secret, algorithms=["HS256"], audience="orderkeep")
+    assert f"a new one was made in {tmp_path}/data/jwt-secret" in result.stderr
+    assert invoke("token", "--user", "ann").stderr == ""
+
+
+def test_a_secret_beside_a_database_server_is_warned_of(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "jwt-secret").write_text(SECRET)
+    monkeypatch.delenv("ORDERKEEP_JWT_SECRET")
+    monkeypatch.setenv("ORDERKEEP_DATABASE_URL", "postgresql://shop@127.0.0.1:9/orders")
+
+    result = invoke("token", "--user", "ann")
+
+    assert claims_of(result.stdout)["sub"] == "ann"
+    assert f"the secret in {tmp_path}/data/jwt-secret" in result.stderr
+    assert "ORDERKEEP_JWT_SECRET" in result.stderr
 
 
 def test_no_secret_is_made_up_where_others_serve(
