@@ -29,6 +29,7 @@ HOW = HowToReplay(
     is_confirmed=True,
     as_json=False,
     question="",
+    thing="",
 )
 
 

@@ -17,7 +17,7 @@ from orderkeep.cli.message_changes import (
     wanted,
     with_operations,
 )
-from orderkeep.cli.moments import read_moment
+from orderkeep.cli.moments import MOMENT, read_moment
 from orderkeep.cli.paging import (
     LIMIT_DEFAULT,
     All,
@@ -38,7 +38,6 @@ from orderkeep.cli.replays import (
 )
 from orderkeep.cli.terminal import (
     AsJson,
-    Why,
     examples,
     note,
     print_bytes,
@@ -65,10 +64,15 @@ Reason = Annotated[
 
 Aggregate = Annotated[str | None, typer.Option("--order", help="Only about this order number.")]
 SetAsideFrom = Annotated[
-    str | None, typer.Option("--from", help="Set aside at this time or later, in RFC 3339.")
+    str | None, typer.Option("--from", help=f"Set aside at this time or later, {MOMENT}.")
 ]
 SetAsideTo = Annotated[
-    str | None, typer.Option("--to", help="Set aside before this time, in RFC 3339.")
+    str | None, typer.Option("--to", help=f"Set aside before this time, {MOMENT}.")
+]
+
+# Not `--reason` as elsewhere: that is a letter's own, why it was set aside.
+Why = Annotated[
+    str | None, typer.Option("--why", help="Your reason, for the record of what operators did.")
 ]
 
 _DUMP_WIDTH = 16
@@ -205,7 +209,8 @@ def replay(
         why=why,
         is_confirmed=yes,
         as_json=as_json,
-        question="Replay {count} dead letters?",
+        question="Replay {counted}?",
+        thing="dead letter",
     )
     if body is not None:
         _replay_edited(which.ids, read_file(body), how)
@@ -242,7 +247,8 @@ def discard(
         is_dry_run=dry_run,
         why=why,
         as_json=as_json,
-        question="Close {count} dead letters without another try?",
+        question="Close {counted} without another try?",
+        thing="dead letter",
         is_confirmed=yes,
     )
 

@@ -8,7 +8,7 @@ import typer
 
 from orderkeep.cli.environment import operator_name, read_settings_quietly
 from orderkeep.cli.exits import ExitCode, WrongUsageError
-from orderkeep.cli.terminal import confirm, note, print_json, print_table
+from orderkeep.cli.terminal import confirm, counted, note, print_json, print_table
 
 if TYPE_CHECKING:
     from orderkeep.database.transaction import Database
@@ -136,6 +136,7 @@ def carry_out(
     why: str | None,
     as_json: bool,
     question: str | None = None,
+    thing: str = "event",
     is_confirmed: bool = False,
 ) -> None:
     """Change what is meant, and print what became of each message.
@@ -146,8 +147,9 @@ def carry_out(
         is_dry_run: Change nothing.
         why: For the record.
         as_json: Print for a program.
-        question: Asked before anything is changed, with the number of messages for `{count}`;
-            None asks nothing.
+        question: Asked before anything is changed, with the number of messages and their name
+            for `{counted}`; None asks nothing.
+        thing: What one of them is called.
         is_confirmed: The question has its answer.
 
     Raises:
@@ -166,8 +168,8 @@ def carry_out(
     if not is_dry_run and any(not one.is_refused for one in changed):
         if question is not None:
             count = sum(not one.is_refused for one in changed)
-            shown = f"{count} or more" if count >= CHANGED_COUNT_MAX else str(count)
-            confirm(question.format(count=shown), is_confirmed=is_confirmed)
+            shown = counted(count, thing, count_max=CHANGED_COUNT_MAX)
+            confirm(question.format(counted=shown), is_confirmed=is_confirmed)
         changed = apply(is_dry_run=False)
     print_changed(changed, is_dry_run=is_dry_run, as_json=as_json)
     if which.ids is not None and any(one.is_refused for one in changed):

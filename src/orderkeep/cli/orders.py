@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from orderkeep.cli.environment import operator_name, read_settings_quietly
-from orderkeep.cli.moments import read_moment
+from orderkeep.cli.moments import MOMENT, read_moment
 from orderkeep.cli.paging import (
     LIMIT_DEFAULT,
     All,
@@ -65,10 +65,10 @@ def list_orders(
     ] = None,
     created_from: Annotated[
         str | None,
-        typer.Option("--from", help="Only made at this time (RFC 3339) or later."),
+        typer.Option("--from", help=f"Only made at this time or later, {MOMENT}."),
     ] = None,
     created_to: Annotated[
-        str | None, typer.Option("--to", help="Only made before this time (RFC 3339).")
+        str | None, typer.Option("--to", help=f"Only made before this time, {MOMENT}.")
     ] = None,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
@@ -149,7 +149,7 @@ def cancel(
     order_no: OrderNo,
     *,
     reason: Annotated[
-        str | None, typer.Option("--reason", help="Why; kept in the order's history.")
+        str | None, typer.Option("--reason", "--why", help="Why; kept in the order's history.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

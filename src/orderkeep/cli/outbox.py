@@ -16,7 +16,7 @@ from orderkeep.cli.message_changes import (
     wanted,
     with_operations,
 )
-from orderkeep.cli.moments import read_moment
+from orderkeep.cli.moments import MOMENT, read_moment
 from orderkeep.cli.paging import (
     LIMIT_DEFAULT,
     All,
@@ -142,7 +142,7 @@ def discard(
         is_dry_run=dry_run,
         why=why,
         as_json=as_json,
-        question="Give up {count} events, which nobody will hear of?",
+        question="Give up {counted}, which nobody will hear of?",
         is_confirmed=yes,
     )
 
@@ -160,10 +160,10 @@ def replay(
     route: Route = None,
     order: Aggregate = None,
     sent_from: Annotated[
-        str | None, typer.Option("--from", help="Sent at this time or later, in RFC 3339.")
+        str | None, typer.Option("--from", help=f"Sent at this time or later, {MOMENT}.")
     ] = None,
     sent_to: Annotated[
-        str | None, typer.Option("--to", help="Sent before this time, in RFC 3339.")
+        str | None, typer.Option("--to", help=f"Sent before this time, {MOMENT}.")
     ] = None,
     service: Service = None,
     everything: Everything = False,
@@ -214,7 +214,8 @@ def replay(
             why=why,
             is_confirmed=yes,
             as_json=as_json,
-            question="Send {count} events again"
+            thing="event",
+            question="Send {counted} again"
             + (f" to {queue}?" if queue else " to all who got them?"),
         ),
     )

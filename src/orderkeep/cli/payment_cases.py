@@ -111,7 +111,7 @@ def resolve(
     ],
     *,
     reason: Annotated[
-        str, typer.Option("--reason", help="Why; kept in the case and in the record.")
+        str, typer.Option("--reason", "--why", help="Why; kept in the case and in the record.")
     ],
     as_json: AsJson = False,
 ) -> None:

@@ -16,7 +16,7 @@ from orderkeep.cli.message_changes import (
     print_changed,
     with_messages,
 )
-from orderkeep.cli.terminal import confirm, note
+from orderkeep.cli.terminal import confirm, counted, note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,8 @@ class HowToReplay:
     Attributes:
         why: For the record.
         is_confirmed: The question has its answer.
-        question: Asked before many are replayed, with their number for `{count}`.
+        question: Asked before many are replayed, with their number and name for `{counted}`.
+        thing: What one of them is called.
     """
 
     rate_per_s: float
@@ -67,6 +68,7 @@ class HowToReplay:
     is_confirmed: bool
     as_json: bool
     question: str
+    thing: str
 
 
 def carry_out_replay(replay: ReplayPiece, which: Wanted[FilterT], how: HowToReplay) -> None:
@@ -93,7 +95,7 @@ def carry_out_replay(replay: ReplayPiece, which: Wanted[FilterT], how: HowToRepl
         changed = apply(is_dry_run=True)
         count = sum(not one.is_refused for one in changed)
         if count:
-            confirm(how.question.format(count=count), is_confirmed=False)
+            confirm(how.question.format(counted=counted(count, how.thing)), is_confirmed=False)
             changed = apply(is_dry_run=False)
     else:
         changed = apply(is_dry_run=False)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Why = Annotated[
-    str | None, typer.Option("--why", help="Your reason, for the record of what operators did.")
+    str | None,
+    typer.Option("--why", "--reason", help="Your reason, for the record of what operators did."),
 ]
 
 # Wide enough for every table: where nobody looks, no column is cut or folded.
@@ -123,6 +124,19 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Tell a person that something may not be as they think."""
     note(f"orderkeep: warning: {text}")
+
+
+def counted(count: int, thing: str, *, count_max: int | None = None) -> str:
+    """Return how many there are of a thing, such as "1 dead letter".
+
+    Args:
+        count: How many.
+        thing: What one of them is called.
+        count_max: Nobody has counted further; None is no limit.
+    """
+    if count_max is not None and count >= count_max:
+        return f"{count} or more {thing}s"
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def confirm(question: str, *, is_confirmed: bool) -> None:

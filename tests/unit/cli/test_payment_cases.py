@@ -51,3 +51,11 @@ def test_cases_are_listed_by_order_and_by_trade_number(invoke: Invoke) -> None:
     )
     assert listed() == []
     assert listed("--trade-no", "T-1") == [1]
+
+
+def test_a_reason_has_two_spellings(invoke: Invoke) -> None:
+    result = invoke("payment-cases", "resolve", "1", "dismiss", "--why", "given back")
+
+    assert result.exit_code == 0
+    shown = json.loads(invoke("payment-cases", "show", "1", "--json").stdout)
+    assert shown["reason"] == "given back"

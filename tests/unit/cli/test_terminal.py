@@ -93,3 +93,16 @@ def test_where_nobody_can_answer_a_question_is_wrong_usage(
 
     with pytest.raises(WrongUsageError, match="--yes"):
         terminal.confirm("Really?", is_confirmed=False)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (0, "0 dead letters"),
+        (1, "1 dead letter"),
+        (2, "2 dead letters"),
+        (9, "9 or more dead letters"),
+    ],
+)
+def test_things_are_counted_as_a_person_would(count: int, said: str) -> None:
+    assert terminal.counted(count, "dead letter", count_max=9) == said
