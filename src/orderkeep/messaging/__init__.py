@@ -50,7 +50,9 @@ What a crash does, step by step
     in the handler, before the commit       rolled back; it comes again
     after the commit, before the ack        the copy meets its inbox row, or there is none to come:
                                             a queue in the database acknowledges in the commit
-    after a retry or dead letter, likewise  the copy writes the same row again: both are unique
+    after a dead letter, likewise           the copy writes the same letter again
+    after a next try, likewise              the copy finds it waiting; or, where it has left, writes
+                                            another, and the two become one where they meet
     again and again in one message          counted before each try; set aside after the limit
     ======================================  ======================================================
 

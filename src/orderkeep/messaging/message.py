@@ -42,8 +42,9 @@ class Event:
         deliver_at: The broker shall hold it until then; None is at once.
         not_before: The outbox shall hold it until then; None is at once.
         message_id: None lets the outbox draw one; set where the event has an identity already.
-        retry_key: Names one try of one message for one consumer: a second row with the same key is
-            dropped, so a crash between commit and ack forks nothing.
+        retry_key: Names one try of one message for one consumer, or one replay: a second row with
+            the same key is dropped, so what is asked for twice is sent once.
+        why: For a try: why the message comes again, as operators read it.
         headers: What travels besides the contract's own headers.
     """
 
@@ -57,6 +58,7 @@ class Event:
     not_before: Instant | None = None
     message_id: str | None = None
     retry_key: str | None = None
+    why: str | None = None
     headers: Headers = field(default_factory=dict)
 
 

@@ -3,16 +3,28 @@
 Invariant: a row is written in the transaction that changes the state it tells of, and never
 changes but for its state, its tries and its times. A crash before the commit leaves no row; a crash
 after it leaves the row `pending`, and the dispatcher finds it: the wake-up only saves the wait.
+
+Invariant: of a message that is to come again, the transaction that says so has written a row, or
+holds the lock of one that brings it: waiting, or parked where operators see it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from zlib import crc32
 
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
-from orderkeep.database.statement import RowStatement, row_value
+from orderkeep.database.statement import (
+    RowStatement,
+    Statement,
+    is_any_of,
+    is_one_of,
+    row_value,
+)
 from orderkeep.database.transaction import Transaction, Value
 from orderkeep.instant import Instant
+from orderkeep.messaging.column_text import clean_start
 from orderkeep.messaging.headers import encode_headers
 from orderkeep.messaging.message import (
     AGGREGATE_ID_HEADER,
@@ -47,6 +59,13 @@ _COLUMNS = (
 )
 
 
+# Of one message few rows wait at a time; this many mean copies without end, and the rest come back
+# more often than they need to.
+_WAITING_COUNT_MAX = 1000
+
+_WHY_LENGTH_MAX = 500
+
+
 def partition_of(aggregate_id: str) -> int:
     """Return 0..15, the same in every process and release."""
     return crc32(aggregate_id.encode()) % PARTITION_COUNT
@@ -78,6 +97,26 @@ class Outbox:
             insert(table)
             .values({name: row_value(name, table.c[name].type) for name in _COLUMNS})
             .on_conflict_do_nothing(index_elements=["retry_key"])
+        )
+        self._insert_try = RowStatement(
+            insert(table)
+            .values(
+                {name: row_value(name, table.c[name].type) for name in (*_COLUMNS, "last_error")}
+            )
+            .on_conflict_do_nothing(index_elements=["retry_key"])
+            .returning(table.c.retry_key)
+        )
+        self._waiting_locked = Statement(
+            select(table.c.message_id, table.c.route)
+            .where(
+                # Few rows are about one thing, and an index finds them.
+                is_any_of(table.c.aggregate_id, "aggregate_ids"),
+                is_any_of(table.c.message_id, "message_ids"),
+                is_one_of(table.c.state, "pending", "failed"),
+            )
+            .order_by(table.c.id)
+            .limit(_WAITING_COUNT_MAX)
+            .with_for_update(key_share=True)
         )
 
     async def append(
@@ -115,11 +154,48 @@ class Outbox:
             transaction, [self._row(event, headers=event.headers, now=now) for event in events]
         )
 
+    async def bring_again(
+        self, transaction: Transaction, events: Sequence[Event], *, now: Instant
+    ) -> None:
+        """Append tries of messages, each with its key, but for those that are on their way anyway.
+
+        A key that is there already means only that this try was written once. Where it was sent,
+        or an operator gave up the one after it, nothing may bring the message any more: then it is
+        written under another key. Two tries of one message become one again where they meet.
+        """
+        if not events:
+            return
+        written = await transaction.fetch_rows(
+            self._insert_try, [self._try_row(event, now=now) for event in events]
+        )
+        written_keys = {row["retry_key"] for row in written}
+        known = [event for event in events if event.retry_key not in written_keys]
+        if known:
+            waiting = await transaction.fetch_all(
+                self._waiting_locked,
+                aggregate_ids=sorted({event.aggregate_id for event in known}),
+                message_ids=sorted({event.message_id or "" for event in known}),
+            )
+            on_their_way = {(row["message_id"], row["route"]) for row in waiting}
+            anew = [
+                replace(event, retry_key=f"{event.retry_key}:{self._new_message_id()}")
+                for event in known
+                if (event.message_id, event.route) not in on_their_way
+            ]
+            await transaction.fetch_rows(
+                self._insert_try, [self._try_row(event, now=now) for event in anew]
+            )
+        transaction.after_commit(self.appended.set)
+
     async def _append(self, transaction: Transaction, rows: Sequence[Mapping[str, Value]]) -> None:
         if not rows:
             return
         await transaction.execute_rows(self._insert, rows)
         transaction.after_commit(self.appended.set)
+
+    def _try_row(self, event: Event, *, now: Instant) -> dict[str, Value]:
+        why = event.why and clean_start(event.why, length_max=_WHY_LENGTH_MAX)
+        return {**self._row(event, headers=event.headers, now=now), "last_error": why}
 
     def _row(
         self, event: Event, *, headers: Headers, now: Instant, is_unused: bool = False

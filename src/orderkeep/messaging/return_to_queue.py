@@ -29,6 +29,7 @@ def returned_event(
     retry_headers: Headers,
     not_before: Instant | None = None,
     retry_key: str | None = None,
+    why: str | None = None,
     ordered: bool = False,
 ) -> Event:
     """Return the event that brings the message back to the queue it came from.
@@ -39,6 +40,7 @@ def returned_event(
         retry_headers: Takes the place of the kernel's headers that the message came with.
         not_before: See `Event`.
         retry_key: See `Event`.
+        why: See `Event`.
         ordered: Keep those of one aggregate in their order; a retry does not, for its neighbours
             have gone on without it.
     """
@@ -53,6 +55,7 @@ def returned_event(
         not_before=not_before,
         message_id=message_id,
         retry_key=retry_key,
+        why=why,
         headers={
             **{
                 name: value for name, value in delivery.headers.items() if name not in RETRY_HEADERS

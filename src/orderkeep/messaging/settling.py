@@ -2,7 +2,9 @@
 
 Invariant: when the transaction commits, each message has exactly one of an inbox row (its effect,
 now or earlier), an outbox row that brings it back, or a dead letter. A next try is one row however
-often it is written: its key names the consumer, the message, the chain of tries and the try.
+often it is written: its key names the consumer, the message, the chain of tries and the try. The
+key alone is no record: where the row that bears it waits no more, the outbox writes another, so a
+copy is only ever acknowledged for a try that is really there.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,6 +89,8 @@ class _NextTry(Generic[Body]):
     failed_tries: int
     # How many pauses there have been, by which they grow.
     pauses_count: int
+    reason: str
+    detail: str
 
 
 class Settling(Generic[Body]):
@@ -159,7 +163,13 @@ class Settling(Generic[Body]):
                 return await self._set_aside(
                     transaction, arrival, reason=OUT_OF_TRIES, detail=detail, error=error
                 )
-        next_try = _NextTry(arrival=arrival, failed_tries=failed_tries, pauses_count=failed_tries)
+        next_try = _NextTry(
+            arrival=arrival,
+            failed_tries=failed_tries,
+            pauses_count=failed_tries,
+            reason=type(error).__name__,
+            detail=detail,
+        )
         await self._write_next_tries(transaction, [next_try], now=now)
         return [
             Settled(
@@ -176,7 +186,11 @@ class Settling(Generic[Body]):
         """Settle a message that met what somebody else holds: later, and at no cost."""
         now = await transaction.now()
         next_try = _NextTry(
-            arrival=arrival, failed_tries=arrival.failed_tries, pauses_count=arrival.attempt
+            arrival=arrival,
+            failed_tries=arrival.failed_tries,
+            pauses_count=arrival.attempt,
+            reason=type(error).__name__,
+            detail=error_words(error),
         )
         await self._write_next_tries(transaction, [next_try], now=now)
         return [
@@ -245,9 +259,9 @@ class Settling(Generic[Body]):
         self, transaction: Transaction, settled: Sequence[Settled[Body]], *, now: Instant
     ) -> None:
         """Write the next tries and the dead letters of what took no effect."""
-        postponed = [each.arrival for each in settled if each.outcome is MessageOutcome.POSTPONED]
+        postponed = [each for each in settled if each.outcome is MessageOutcome.POSTPONED]
         set_aside = [each for each in settled if each.outcome is MessageOutcome.SET_ASIDE]
-        without_effect = [*postponed, *(each.arrival for each in set_aside)]
+        without_effect = [each.arrival for each in (*postponed, *set_aside)]
         if not without_effect:
             return
         await self._inbox.forget(
@@ -264,11 +278,13 @@ class Settling(Generic[Body]):
             transaction,
             [
                 _NextTry(
-                    arrival=arrival,
-                    failed_tries=arrival.failed_tries,
-                    pauses_count=arrival.attempt,
+                    arrival=each.arrival,
+                    failed_tries=each.arrival.failed_tries,
+                    pauses_count=each.arrival.attempt,
+                    reason=each.reason,
+                    detail=each.detail,
                 )
-                for arrival in postponed
+                for each in postponed
             ],
             now=now,
         )
@@ -342,9 +358,10 @@ class Settling(Generic[Body]):
                     retry_key=":".join(
                         (self._consumer.name, arrival.message_id, f"{chain}", f"{arrival.attempt}")
                     ),
+                    why=f"try {arrival.attempt + 1} waits: {next_try.reason}: {next_try.detail}",
                 )
             )
-        await self._outbox.pass_on(transaction, events, now=now)
+        await self._outbox.bring_again(transaction, events, now=now)
 
 
 def _settled(arrival: Arrival[Body], outcome: Outcome) -> Settled[Body]:
