@@ -482,6 +482,10 @@ def test_parked_events_are_retried_or_given_up(tmp_path: Path) -> None:
 
         failed = shop.command_json("outbox", "list", "--state", "failed")["items"]
         newer, older = [row["id"] for row in failed]
+        shown = shop.command("outbox", "show", newer)
+        raw = shop.command("outbox", "show", newer, "--raw")
+        missing = shop.command("outbox", "show", "order-999")
+        waiting = shop.command("outbox", "discard", "--state", "pending", "--yes")
         discarded = shop.command("outbox", "discard", newer, "--yes")
         retried = shop.command("outbox", "retry", "--all")
         shop.restart()
@@ -493,6 +497,13 @@ def test_parked_events_are_retried_or_given_up(tmp_path: Path) -> None:
         (0, ["id", "is", newer, "discarded"]),
         (0, ["id", "is", older, "retried"]),
     ]
+    assert shown.stdout.split()[:2] == ["id", newer]
+    assert {"state", "failed", "order.created"} <= set(shown.stdout.split())
+    assert json.loads(raw.stdout)["event_type"] == "order.created"
+    assert json.loads(raw.stdout)["order_no"] in shown.stdout
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "there is no event order-999" in missing.stderr
+    assert (waiting.returncode, waiting.stdout) == (0, "")
 
 
 def outbox_rows(shop: RunningShop, state: str) -> list[str]:

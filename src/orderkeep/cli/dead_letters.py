@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from orderkeep.cli.contents import print_body, print_lines
 from orderkeep.cli.environment import operator_name
 from orderkeep.cli.exits import FoundWrongError, WrongUsageError
 from orderkeep.cli.known_names import check_known
@@ -74,8 +75,6 @@ SetAsideTo = Annotated[
 Why = Annotated[
     str | None, typer.Option("--why", help="Your reason, for the record of what operators did.")
 ]
-
-_DUMP_WIDTH = 16
 
 
 @app.command(
@@ -322,13 +321,8 @@ def _print(found: "FoundLetter") -> None:
         }
     )
     if letter.traceback is not None:
-        _print_lines("traceback", letter.traceback)
-    if answer.body is not None and _is_plain(answer.body):
-        _print_lines(f"body, {len(letter.body)} bytes", answer.body)
-    else:
-        print_text(f"body, {len(letter.body)} bytes, which are no plain text (--raw writes them):")
-        for line in dump_lines(letter.body):
-            print_text(f"  {line}")
+        print_lines("traceback", letter.traceback)
+    print_body(letter.body)
     print_text("history:")
     for entry in answer.history:
         told = {
@@ -340,25 +334,3 @@ def _print(found: "FoundLetter") -> None:
         }
         words = " ".join(f"{name}={value}" for name, value in told.items() if value is not None)
         print_text(f"  {entry.at}  {entry.event}  {words}")
-
-
-def _print_lines(title: str, text: str) -> None:
-    print_text(f"{title}:")
-    for line in text.split("\n"):
-        print_text(f"  {line}")
-
-
-def _is_plain(text: str) -> bool:
-    return all(line.isprintable() for line in text.split("\n"))
-
-
-def dump_lines(raw: bytes) -> list[str]:
-    """Return the bytes as lines of offset, hexadecimal digits and characters."""
-    return [
-        f"{start:08x}  {raw[start : start + _DUMP_WIDTH].hex(' '):<{3 * _DUMP_WIDTH}} "
-        + "".join(
-            chr(byte) if 0x20 <= byte < 0x7F else "."  # noqa: PLR2004 (what ASCII prints)
-            for byte in raw[start : start + _DUMP_WIDTH]
-        )
-        for start in range(0, len(raw), _DUMP_WIDTH)
-    ]

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from orderkeep.cli.exits import WrongUsageError
+from orderkeep.cli.contents import print_body
+from orderkeep.cli.exits import FoundWrongError, WrongUsageError
 from orderkeep.cli.known_names import check_known
 from orderkeep.cli.message_changes import (
     DryRun,
@@ -28,11 +29,18 @@ from orderkeep.cli.paging import (
     print_page_json,
 )
 from orderkeep.cli.replays import RATE_DEFAULT, Force, HowToReplay, Rate, carry_out_replay
-from orderkeep.cli.terminal import AsJson, Why, examples
+from orderkeep.cli.terminal import (
+    AsJson,
+    Why,
+    examples,
+    print_bytes,
+    print_fields,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from orderkeep.web.admin_bodies import OutboxRowAnswer
-    from orderkeep.web.operations import OperationsDesk
+    from orderkeep.web.operations import FoundOutboxRow, OperationsDesk
 
 app = typer.Typer(
     help="Look at events on their way to the queues; retry or give up parked ones, replay sent ones"
@@ -69,7 +77,7 @@ def list_outbox(
         return
     print_page(
         page,
-        ("id", "type", "route", "order", "created", "attempts", "last error"),
+        ("id", "type", "route", "order", "created", "attempts", "message id", "last error"),
         lambda row: (
             row.id,
             row.type,
@@ -77,9 +85,38 @@ def list_outbox(
             row.aggregate_id,
             row.created_at,
             row.attempts,
+            row.message_id,
             row.last_error,
         ),
     )
+
+
+@app.command(
+    epilog=examples(
+        "orderkeep outbox show order-17", "orderkeep outbox show order-17 --raw > body.bin"
+    )
+)
+def show(
+    row_id: Annotated[str, typer.Argument(metavar="ID", help="Such as order-17, from the list.")],
+    *,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write the body alone, byte for byte.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show an event with its state, body and headers, exactly as they are sent."""
+    from orderkeep.web.admin_bodies import whole_outbox_row_answer
+
+    found = with_operations(lambda desk: desk.find_outbox_row(row_id))
+    if found is None:
+        message = f"there is no event {row_id}"
+        raise FoundWrongError(message)
+    if raw:
+        print_bytes(found.whole.body)
+    elif as_json:
+        print_json(whole_outbox_row_answer(found))
+    else:
+        _print(found)
 
 
 @app.command(
@@ -116,7 +153,7 @@ def retry(
 @app.command(
     epilog=examples(
         "orderkeep outbox discard order-17",
-        "orderkeep outbox discard --order 0100000000000009 --yes",
+        "orderkeep outbox discard --order 0100000000000009 --state pending --yes",
     )
 )
 def discard(
@@ -124,6 +161,13 @@ def discard(
     *,
     route: Route = None,
     order: Aggregate = None,
+    state: Annotated[
+        Literal["failed", "pending"] | None,
+        typer.Option(
+            "--state",
+            help="In this state: failed, which is parked and the default, or pending, which waits.",
+        ),
+    ] = None,
     service: Service = None,
     everything: Everything = False,
     dry_run: DryRun = False,
@@ -131,18 +175,27 @@ def discard(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give up events that were not sent, waiting ones too; what waited behind them goes on."""
-    from orderkeep.messaging.outbox_rows import OutboxFilter
+    """Give up parked events; what waited behind them goes on.
+
+    Those that wait to leave are taken by their ids, or by --state pending. Some of them are
+    messages that were received and wait for their next try.
+    """
+    from orderkeep.messaging.outbox_rows import OutboxFilter, OutboxState
 
     check_known("--route", route, "route")
-    which = OutboxFilter(route=route, aggregate_id=order)
+    which = OutboxFilter(
+        route=route, aggregate_id=order, state=None if state is None else OutboxState(state)
+    )
     carry_out(
         lambda desk, change: desk.discard_outbox(change),
         wanted(ids, which, service=service, is_everything=everything),
         is_dry_run=dry_run,
         why=why,
         as_json=as_json,
-        question="Give up {counted}, which nobody will hear of?",
+        question="Give up {counted} that wait to leave, received messages that wait for their next"
+        " try among them?"
+        if which.state is OutboxState.PENDING
+        else "Give up {counted}, which nobody will hear of?",
         is_confirmed=yes,
     )
 
@@ -219,6 +272,31 @@ def replay(
             + (f" to {queue}?" if queue else " to all who got them?"),
         ),
     )
+
+
+def _print(found: "FoundOutboxRow") -> None:
+    from orderkeep.web.admin_bodies import whole_outbox_row_answer
+
+    answer = whole_outbox_row_answer(found)
+    print_fields(
+        {
+            "id": answer.id,
+            "route": answer.route,
+            "state": answer.state,
+            "type": answer.type or None,
+            "message id": answer.message_id,
+            "order": answer.aggregate_id,
+            "sequence": answer.sequence,
+            "attempts": answer.attempts,
+            "last error": answer.last_error,
+            "created": answer.created_at,
+            "not before": answer.not_before,
+            "deliver at": answer.deliver_at,
+            "sent": answer.sent_at,
+            "headers": bytes(answer.headers).decode("utf-8", "backslashreplace"),
+        }
+    )
+    print_body(found.whole.body)
 
 
 async def _fetch(

@@ -116,6 +116,7 @@ from orderkeep.messaging.outbox_rows import (
     OutboxRow,
     OutboxRows,
     OutboxState,
+    WholeOutboxRow,
 )
 from orderkeep.messaging.outbox_settling import DispatchPolicy
 from orderkeep.messaging.reconciliation import Reconciliation, ReconciliationPolicy
@@ -202,6 +203,7 @@ __all__ = [
     "Subscription",
     "Topology",
     "TryLater",
+    "WholeOutboxRow",
     "keep_running",
     "message_identity",
     "pause_before_attempt",

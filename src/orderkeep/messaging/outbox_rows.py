@@ -4,8 +4,8 @@ Invariant: an operator changes a row only from a state that allows it, in a guar
 that was sent meanwhile is left alone and the answer says so.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
 
@@ -52,18 +52,29 @@ class ChangeResult(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedRow:
-    """One row of a retry or a discard, and what became of it, or would."""
+    """One row of a retry or a discard, and what became of it, or would.
+
+    Attributes:
+        told: What the row was, for the record of the change; nothing where there is none.
+    """
 
     id: int
     result: ChangeResult
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxFilter:
-    """Which rows; None is any."""
+    """Which rows; None is any.
+
+    Attributes:
+        state: For a discard: `pending` takes rows that wait; None takes parked ones, as for a
+            retry.
+    """
 
     route: str | None = None
     aggregate_id: str | None = None
+    state: OutboxState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +95,15 @@ class OutboxRow:
     deliver_at: Instant | None
     created_at: Instant
     sent_at: Instant | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeOutboxRow:
+    """An outbox row with its contents; the headers are JSON, see `orderkeep.messaging.headers`."""
+
+    row: OutboxRow
+    body: bytes
+    headers_json: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +136,9 @@ _SHOWN = (
     "sent_at",
 )
 
+# What the record of a change tells of a row: what it was about, and where it was on its way to.
+_TOLD = ("message_id", "aggregate_id", "type", "route", "state")
+
 
 class OutboxRows:
     """The rows of one service's outbox, as operators see them."""
@@ -143,19 +166,17 @@ class OutboxRows:
             .order_by(table.c.id)
             .limit(_MESSAGES_OF_AGGREGATE_MAX)
         )
-        self._states = Statement(
-            select(table.c.id, table.c.state)
+        self._find = Statement(
+            shown.add_columns(table.c.body, table.c.headers).where(table.c.id == bindparam("id"))
+        )
+        told = (
+            select(table.c.id, *(table.c[name] for name in _TOLD))
             .where(is_any_of(table.c.id, "ids"))
             .order_by(table.c.id)
             .limit(SELECTED_COUNT_MAX)
         )
-        self._states_locked = Statement(
-            select(table.c.id, table.c.state)
-            .where(is_any_of(table.c.id, "ids"))
-            .order_by(table.c.id)
-            .limit(SELECTED_COUNT_MAX)
-            .with_for_update(key_share=True)
-        )
+        self._told = Statement(told)
+        self._told_locked = Statement(told.with_for_update(key_share=True))
         self._failed_ids = self._ids_statement(OutboxState.FAILED)
         self._pending_ids = self._ids_statement(OutboxState.PENDING)
         self._retry = Statement(
@@ -203,6 +224,13 @@ class OutboxRows:
         )
         return [_shown_row(row) for row in rows]
 
+    async def find(self, transaction: ReadTransaction, row_id: int) -> WholeOutboxRow | None:
+        """Return the row whole, or None if there is none with this id."""
+        row = await transaction.fetch_one(self._find, id=row_id)
+        if row is None:
+            return None
+        return WholeOutboxRow(row=_shown_row(row), body=row["body"], headers_json=row["headers"])
+
     async def of_aggregate(
         self, transaction: ReadTransaction, aggregate_id: str
     ) -> list[OutboxRow]:
@@ -240,46 +268,44 @@ class OutboxRows:
         Raises:
             ValueError: there are more ids than that.
         """
-        ids = await self._selected_ids(transaction, selection, statements=[self._failed_ids])
-        states = await self._read_states(transaction, self._states_locked, ids)
-        changeable = _in_states(states, _RETRIABLE)
+        ids = await self._selected_ids(transaction, selection, self._failed_ids)
+        rows = await self._read_told(transaction, self._told_locked, ids)
+        changeable = _in_states(rows, _RETRIABLE)
         changed_count = await transaction.execute(self._retry, ids=changeable, now=now)
         assert changed_count == len(changeable), "the rows were locked when their state was read"
         transaction.after_commit(self._appended.set)
-        return _results(ids, states, allowed=_RETRIABLE, result=ChangeResult.RETRIED)
+        return _results(ids, rows, allowed=_RETRIABLE, result=ChangeResult.RETRIED)
 
     async def discard(
         self, transaction: Transaction, selection: Sequence[int] | OutboxFilter, *, now: Instant
     ) -> list[ChangedRow]:
         """Give up rows that were not sent; what waited behind them goes on.
 
-        Arguments as `retry`; a filter takes parked rows before waiting ones.
+        Arguments as `retry`; a filter takes rows that wait only where it says so.
         """
-        statements = [self._failed_ids, self._pending_ids]
-        ids = await self._selected_ids(transaction, selection, statements=statements)
-        states = await self._read_states(transaction, self._states_locked, ids)
-        changeable = _in_states(states, _DISCARDABLE)
+        ids = await self._selected_ids(transaction, selection, self._discarded_by(selection))
+        rows = await self._read_told(transaction, self._told_locked, ids)
+        changeable = _in_states(rows, _DISCARDABLE)
         changed_count = await transaction.execute(self._discard, ids=changeable, now=now)
         assert changed_count == len(changeable), "the rows were locked when their state was read"
         transaction.after_commit(self._appended.set)
-        return _results(ids, states, allowed=_DISCARDABLE, result=ChangeResult.DISCARDED)
+        return _results(ids, rows, allowed=_DISCARDABLE, result=ChangeResult.DISCARDED)
 
     async def preview_retry(
         self, transaction: ReadTransaction, selection: Sequence[int] | OutboxFilter
     ) -> list[ChangedRow]:
         """Return what `retry` would answer now, and change nothing."""
-        ids = await self._selected_ids(transaction, selection, statements=[self._failed_ids])
-        states = await self._read_states(transaction, self._states, ids)
-        return _results(ids, states, allowed=_RETRIABLE, result=ChangeResult.RETRIED)
+        ids = await self._selected_ids(transaction, selection, self._failed_ids)
+        rows = await self._read_told(transaction, self._told, ids)
+        return _results(ids, rows, allowed=_RETRIABLE, result=ChangeResult.RETRIED)
 
     async def preview_discard(
         self, transaction: ReadTransaction, selection: Sequence[int] | OutboxFilter
     ) -> list[ChangedRow]:
         """Return what `discard` would answer now, and change nothing."""
-        statements = [self._failed_ids, self._pending_ids]
-        ids = await self._selected_ids(transaction, selection, statements=statements)
-        states = await self._read_states(transaction, self._states, ids)
-        return _results(ids, states, allowed=_DISCARDABLE, result=ChangeResult.DISCARDED)
+        ids = await self._selected_ids(transaction, selection, self._discarded_by(selection))
+        rows = await self._read_told(transaction, self._told, ids)
+        return _results(ids, rows, allowed=_DISCARDABLE, result=ChangeResult.DISCARDED)
 
     def _ids_statement(self, state: OutboxState) -> Statement:
         table = self._table
@@ -317,32 +343,33 @@ class OutboxRows:
         self,
         transaction: ReadTransaction,
         selection: Sequence[int] | OutboxFilter,
-        *,
-        statements: Sequence[Statement],
+        filtered: Statement,
     ) -> list[int]:
         if isinstance(selection, OutboxFilter):
-            ids: list[int] = []
-            for statement in statements:
-                rows = await transaction.fetch_all(
-                    statement, route=selection.route, aggregate_id=selection.aggregate_id
-                )
-                ids.extend(row["id"] for row in rows)
-            return ids[:SELECTED_COUNT_MAX]
+            rows = await transaction.fetch_all(
+                filtered, route=selection.route, aggregate_id=selection.aggregate_id
+            )
+            return [row["id"] for row in rows]
         return named_ids(selection, what="outbox rows")
 
-    async def _read_states(
+    def _discarded_by(self, selection: Sequence[int] | OutboxFilter) -> Statement:
+        if isinstance(selection, OutboxFilter) and selection.state is OutboxState.PENDING:
+            return self._pending_ids
+        return self._failed_ids
+
+    async def _read_told(
         self, transaction: ReadTransaction, statement: Statement, ids: Sequence[int]
-    ) -> dict[int, OutboxState]:
+    ) -> dict[int, Row]:
         rows = await transaction.fetch_all(statement, ids=ids)
-        return {row["id"]: OutboxState(row["state"]) for row in rows}
+        return {row["id"]: row for row in rows}
 
 
 _RETRIABLE = frozenset({OutboxState.FAILED})
 _DISCARDABLE = frozenset({OutboxState.PENDING, OutboxState.FAILED})
 
 
-def _in_states(states: dict[int, OutboxState], allowed: frozenset[OutboxState]) -> list[int]:
-    return [id_ for id_, state in states.items() if state in allowed]
+def _in_states(rows: Mapping[int, Row], allowed: frozenset[OutboxState]) -> list[int]:
+    return [id_ for id_, row in rows.items() if row["state"] in allowed]
 
 
 def _shown_row(row: Row) -> OutboxRow:
@@ -354,7 +381,7 @@ def _shown_row(row: Row) -> OutboxRow:
 
 def _results(
     ids: Sequence[int],
-    states: dict[int, OutboxState],
+    rows: Mapping[int, Row],
     *,
     allowed: frozenset[OutboxState],
     result: ChangeResult,
@@ -362,11 +389,10 @@ def _results(
     return [
         ChangedRow(
             id=id_,
-            result=ChangeResult.NOT_FOUND
-            if id_ not in states
-            else result
-            if states[id_] in allowed
-            else ChangeResult.NOT_CHANGEABLE,
+            result=result if rows[id_]["state"] in allowed else ChangeResult.NOT_CHANGEABLE,
+            told={name: rows[id_][name] for name in _TOLD},
         )
+        if id_ in rows
+        else ChangedRow(id=id_, result=ChangeResult.NOT_FOUND)
         for id_ in ids
     ]

@@ -1,7 +1,7 @@
 """What operators send and are answered over HTTP, about messages."""
 
 import base64
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -14,7 +14,7 @@ from orderkeep.messaging.outbox_rows import OutboxRow
 from orderkeep.messaging.selection import SELECTED_COUNT_MAX
 from orderkeep.status import Status
 from orderkeep.web.health import CheckAnswer, Health, ReadyAnswer
-from orderkeep.web.operations import FoundLetter
+from orderkeep.web.operations import FoundLetter, FoundOutboxRow
 
 Reference = Annotated[str, msgspec.Meta(max_length=64, examples=["order-17"])]
 References = Annotated[
@@ -43,6 +43,12 @@ class OutboxFilterBody(_Body, frozen=True, kw_only=True):
     all: bool = False
 
 
+class OutboxDiscardFilterBody(OutboxFilterBody, frozen=True, kw_only=True):
+    """Which outbox rows to give up: parked ones, unless `state` is `pending`."""
+
+    state: Literal["failed", "pending"] | None = None
+
+
 class DeadLetterFilterBody(_Body, frozen=True, kw_only=True):
     """Which dead letters; what is left out is any, and `all` says that any is meant."""
 
@@ -60,6 +66,15 @@ class ChangeOutboxBody(_Body, frozen=True, kw_only=True):
 
     ids: References | None = None
     filter: OutboxFilterBody | None = None
+    dry_run: bool = False
+    reason: Reason | None = None
+
+
+class DiscardOutboxBody(_Body, frozen=True, kw_only=True):
+    """Which outbox rows to give up: by ids, or by a filter, which takes the oldest 1000."""
+
+    ids: References | None = None
+    filter: OutboxDiscardFilterBody | None = None
     dry_run: bool = False
     reason: Reason | None = None
 
@@ -104,6 +119,14 @@ class OutboxRowAnswer(_Answer, frozen=True, kw_only=True):
     deliver_at: str | None = None
     sent_at: str | None = None
     last_error: str | None = None
+
+
+class WholeOutboxRowAnswer(OutboxRowAnswer, frozen=True, kw_only=True):
+    """An event with its contents: `body` is null where it is no UTF-8."""
+
+    body: str | None
+    body_base64: str
+    headers: msgspec.Raw
 
 
 class OutboxPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,6 +212,17 @@ def outbox_row_answer(service: str, row: OutboxRow) -> OutboxRowAnswer:
         deliver_at=_time_or_none(row.deliver_at),
         sent_at=_time_or_none(row.sent_at),
         last_error=row.last_error,
+    )
+
+
+def whole_outbox_row_answer(found: FoundOutboxRow) -> WholeOutboxRowAnswer:
+    """Return an outbox row with its contents, exactly as they are sent."""
+    whole = found.whole
+    return WholeOutboxRowAnswer(
+        **msgspec.structs.asdict(outbox_row_answer(found.service, whole.row)),
+        body=_text_or_none(whole.body),
+        body_base64=base64.b64encode(whole.body).decode(),
+        headers=msgspec.Raw(whole.headers_json),
     )
 
 

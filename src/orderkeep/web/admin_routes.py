@@ -24,14 +24,18 @@ from orderkeep.web.admin_bodies import (
     ChangeOutboxBody,
     DeadLetterFilterBody,
     DeadLetterPage,
+    DiscardOutboxBody,
+    OutboxDiscardFilterBody,
     OutboxFilterBody,
     OutboxPage,
     StatusAnswer,
     WholeDeadLetterAnswer,
+    WholeOutboxRowAnswer,
     dead_letter_answer,
     outbox_row_answer,
     status_answer,
     whole_dead_letter_answer,
+    whole_outbox_row_answer,
 )
 from orderkeep.web.asked_messages import (
     changed_answers,
@@ -77,6 +81,17 @@ async def list_outbox(
     )
 
 
+@get("/admin/outbox/{row_id:str}", opt=_READ, tags=["Operations"], summary="Show an outbox row")
+async def show_outbox_row(
+    row_id: FromPath[str], operations_desk: Operations
+) -> WholeOutboxRowAnswer:
+    """Show an event with its body and headers, exactly as they are sent."""
+    found = await operations_desk.find_outbox_row(row_id)
+    if found is None:
+        raise Refusal("not_found", f"There is no outbox row {row_id}.")
+    return whole_outbox_row_answer(found)
+
+
 @post(
     "/admin/outbox/retry",
     opt=_WRITE,
@@ -88,7 +103,8 @@ async def retry_outbox(
     request: OperatorRequest, data: JSONBody[ChangeOutboxBody], operations_desk: Operations
 ) -> ChangeAnswer:
     """Let rows that were parked as failed go again, with a fresh budget of tries."""
-    changed = await operations_desk.retry_outbox(_outbox_change(data, request=request))
+    which = given_filter(data.ids, data.filter) or OutboxFilterBody()
+    changed = await operations_desk.retry_outbox(_outbox_change(data, which, request=request))
     return _change_answer("outbox_retried", changed, is_dry_run=data.dry_run, request=request)
 
 
@@ -100,10 +116,17 @@ async def retry_outbox(
     summary="Give up outbox rows",
 )
 async def discard_outbox(
-    request: OperatorRequest, data: JSONBody[ChangeOutboxBody], operations_desk: Operations
+    request: OperatorRequest, data: JSONBody[DiscardOutboxBody], operations_desk: Operations
 ) -> ChangeAnswer:
-    """Give up rows that were not sent; what waited behind them goes on."""
-    changed = await operations_desk.discard_outbox(_outbox_change(data, request=request))
+    """Give up rows that were not sent; what waited behind them goes on.
+
+    A filter takes parked rows, or with `state` `pending` those that wait to leave: among them are
+    messages that were received and wait for their next try.
+    """
+    which = given_filter(data.ids, data.filter) or OutboxDiscardFilterBody()
+    state = None if which.state is None else OutboxState(which.state)
+    change = _outbox_change(data, which, state=state, request=request)
+    changed = await operations_desk.discard_outbox(change)
     return _change_answer("outbox_discarded", changed, is_dry_run=data.dry_run, request=request)
 
 
@@ -188,13 +211,18 @@ async def show_status(
     return status_answer(await read_status(), ready=ready)
 
 
-def _outbox_change(data: ChangeOutboxBody, *, request: OperatorRequest) -> Change[OutboxFilter]:
-    which = given_filter(data.ids, data.filter) or OutboxFilterBody()
+def _outbox_change(
+    data: ChangeOutboxBody | DiscardOutboxBody,
+    which: OutboxFilterBody,
+    *,
+    state: OutboxState | None = None,
+    request: OperatorRequest,
+) -> Change[OutboxFilter]:
     check_known("/filter/service", which.service, SERVICES)
     check_known("/filter/route", which.route, ROUTES)
     return Change(
         references=data.ids,
-        filter=OutboxFilter(route=which.route, aggregate_id=which.aggregate_id),
+        filter=OutboxFilter(route=which.route, aggregate_id=which.aggregate_id, state=state),
         service=which.service,
         is_dry_run=data.dry_run,
         act=Act(actor=request.user.user_id, reason=data.reason),
@@ -224,6 +252,7 @@ def _change_answer(
 
 ROUTE_HANDLERS: list[ControllerRouterHandler] = [
     list_outbox,
+    show_outbox_row,
     retry_outbox,
     discard_outbox,
     list_dead_letters,

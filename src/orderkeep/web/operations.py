@@ -21,7 +21,13 @@ from orderkeep.messaging.dead_letter import (
     SettledLetter,
     SettleResult,
 )
-from orderkeep.messaging.outbox_rows import ChangedRow, OutboxFilter, OutboxRow, OutboxState
+from orderkeep.messaging.outbox_rows import (
+    ChangedRow,
+    OutboxFilter,
+    OutboxRow,
+    OutboxState,
+    WholeOutboxRow,
+)
 from orderkeep.refusal import Refusal
 from orderkeep.web.service_messages import (
     Changed,
@@ -100,6 +106,14 @@ class FoundLetter:
     history: tuple[LetterHistoryEntry, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundOutboxRow:
+    """An outbox row whole, and its service."""
+
+    service: str
+    whole: WholeOutboxRow
+
+
 class OperationsDesk:
     """The edge of what operators do with messages: opens each transaction, commits it once."""
 
@@ -125,6 +139,17 @@ class OperationsDesk:
             return await one.database.read(work)
 
         return await self._page(read, service=service, cursor=cursor, limit=limit)
+
+    async def find_outbox_row(self, reference: str) -> FoundOutboxRow | None:
+        """Return an outbox row whole, or None if there is none so called."""
+        found = resolve(self._services, reference)
+        if found is None:
+            return None
+        one, number = found
+        whole = await one.database.read(
+            lambda transaction: one.outbox_rows.find(transaction, number)
+        )
+        return None if whole is None else FoundOutboxRow(service=one.service, whole=whole)
 
     async def list_dead_letters(
         self,
@@ -181,12 +206,13 @@ class OperationsDesk:
                 change.recorded("outbox.retry"),
                 work=lambda transaction, now: rows.retry(transaction, selection, now=now),
                 preview=lambda transaction: rows.preview_retry(transaction, selection),
+                told=lambda row: row.told,
             )
 
         return await self._change(change, apply)
 
     async def discard_outbox(self, change: Change[OutboxFilter]) -> list[Changed]:
-        """Give up rows that were not sent."""
+        """Give up rows that were not sent; a filter takes parked ones unless it says otherwise."""
 
         async def apply(
             one: ServiceMessages, selection: Selection[OutboxFilter]
@@ -197,6 +223,7 @@ class OperationsDesk:
                 change.recorded("outbox.discard"),
                 work=lambda transaction, now: rows.discard(transaction, selection, now=now),
                 preview=lambda transaction: rows.preview_discard(transaction, selection),
+                told=lambda row: row.told,
             )
 
         return await self._change(change, apply)

@@ -112,8 +112,17 @@ async def apply_on_record(
     *,
     work: Callable[[Transaction, Instant], Awaitable[Sequence[ChangedT]]],
     preview: Callable[[ReadTransaction], Awaitable[Sequence[ChangedT]]],
+    told: Callable[[ChangedT], Mapping[str, object]] = lambda _row: {},
 ) -> Sequence[ChangedT]:
-    """Make the change and put it on record in one transaction, or only tell what it would do."""
+    """Make the change and put it on record in one transaction, or only tell what it would do.
+
+    Args:
+        one: Whose rows are changed.
+        change: How it goes on record.
+        work: Makes it.
+        preview: Tells what it would do.
+        told: What the record tells of one row, besides the change's own detail.
+    """
 
     async def act(transaction: Transaction) -> Sequence[ChangedT]:
         now = await transaction.now()
@@ -123,7 +132,7 @@ async def apply_on_record(
                 act=change.act,
                 action=change.action,
                 subject=f"{one.service}-{row.id}",
-                detail=change.detail,
+                detail={**told(row), **change.detail},
             )
             for row in rows
             if not is_refused(row.result)

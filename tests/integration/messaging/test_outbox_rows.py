@@ -1,9 +1,11 @@
 """The operators' view of an outbox: pages, counts, and changes that are made once."""
 
+import json
+
 import pytest
 
 from orderkeep.database.transaction import Transaction
-from orderkeep.messaging import ChangedRow, OutboxFilter, OutboxState
+from orderkeep.messaging import ChangedRow, OutboxFilter, OutboxState, WholeOutboxRow
 from tests.integration.messaging.shop_kernel import Shop, parcel
 
 
@@ -33,6 +35,10 @@ async def change(shop: Shop, decision: str, selection) -> list[tuple[int, str]]:
         return await method(transaction, selection, now=await transaction.now())
 
     return [(row.id, row.result.value) for row in await shop.database.transact(work)]
+
+
+async def find(shop: Shop, row_id: int) -> WholeOutboxRow | None:
+    return await shop.database.read(lambda transaction: shop.outbox_rows.find(transaction, row_id))
 
 
 async def states(shop: Shop) -> list[str]:
@@ -132,12 +138,58 @@ async def test_filters_pick_by_route_and_aggregate(shop: Shop):
     await shop.append(parcel(4, route="letters"))
 
     by_aggregate = await change(shop, "retry", OutboxFilter(aggregate_id="P1"))
-    by_route = await change(shop, "discard", OutboxFilter(route="letters"))
-    parked_first = await change(shop, "discard", OutboxFilter())
+    waiting = OutboxFilter(route="letters", state=OutboxState.PENDING)
+    by_route = await change(shop, "discard", waiting)
 
     assert by_aggregate == [(1, "retried")]
     assert by_route == [(4, "discarded")]
-    assert parked_first == [(2, "discarded"), (1, "discarded"), (3, "discarded")]
+
+
+async def test_a_discard_by_a_filter_takes_what_waits_only_when_told(shop: Shop):
+    await seed(shop, P1="failed", P2="pending", P3="failed")
+
+    parked = await change(shop, "discard", OutboxFilter())
+    after_parked = await states(shop)
+    waiting = await change(shop, "discard", OutboxFilter(state=OutboxState.PENDING))
+
+    assert parked == [(1, "discarded"), (3, "discarded")]
+    assert after_parked == ["discarded", "pending", "discarded"]
+    assert waiting == [(2, "discarded")]
+
+
+async def test_a_change_tells_what_the_row_was(shop: Shop):
+    await seed(shop, P1="failed")
+
+    async def work(transaction: Transaction) -> list[ChangedRow]:
+        return await shop.outbox_rows.discard(transaction, [1, 9], now=await transaction.now())
+
+    known, unknown = await shop.database.transact(work)
+
+    assert known.told == {
+        "message_id": "P1-1-parcels",
+        "aggregate_id": "P1",
+        "type": "parcel.packed",
+        "route": "parcels",
+        "state": "failed",
+    }
+    assert unknown.told == {}
+
+
+async def test_a_row_is_found_whole(shop: Shop):
+    await seed(shop, P1="failed")
+
+    found = await find(shop, 1)
+    missing = await find(shop, 2)
+
+    assert missing is None
+    assert found is not None
+    assert (found.row.message_id, found.row.state) == ("P1-1-parcels", OutboxState.FAILED)
+    assert found.body == b"P1/1"
+    assert json.loads(found.headers_json) == {
+        "x-aggregate-id": "P1",
+        "x-schema-version": 1,
+        "x-sequence": 1,
+    }
 
 
 async def test_previews_tell_the_same_and_change_nothing(shop: Shop):
@@ -152,10 +204,9 @@ async def test_previews_tell_the_same_and_change_nothing(shop: Shop):
         (2, "not_changeable"),
         (9, "not_found"),
     ]
-    assert await preview(shop.outbox_rows.preview_discard, OutboxFilter()) == [
-        (1, "discarded"),
-        (2, "discarded"),
-    ]
+    assert await preview(shop.outbox_rows.preview_discard, OutboxFilter()) == [(1, "discarded")]
+    waiting = OutboxFilter(state=OutboxState.PENDING)
+    assert await preview(shop.outbox_rows.preview_discard, waiting) == [(2, "discarded")]
     assert await states(shop) == ["failed", "pending", "sent"]
 
 

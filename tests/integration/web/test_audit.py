@@ -54,6 +54,25 @@ async def test_what_was_changed_is_on_record_with_who_and_why(
     }
 
 
+@pytest.mark.parametrize("path", ["outbox/retry", "outbox/discard"])
+async def test_a_change_of_an_event_tells_which_it_was(
+    client: httpx.AsyncClient, stage: Stage, path: str
+) -> None:
+    await stage.append("order", 1)
+    await stage.fail("order", 1)
+
+    await change(client, path, filter={"all": True})
+
+    (entry,) = await record_of(client)
+    assert entry["detail"] == {
+        "message_id": "order-message-1",
+        "aggregate_id": "A1",
+        "type": "order.paid",
+        "route": "cart-sync",
+        "state": "failed",
+    }
+
+
 async def test_an_act_that_cannot_be_put_on_record_has_no_effect(
     client: httpx.AsyncClient, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

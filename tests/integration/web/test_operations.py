@@ -37,6 +37,57 @@ async def test_an_outbox_row_shows_all_but_its_body(
     }
 
 
+async def test_one_outbox_row_shows_its_contents_too(
+    client: httpx.AsyncClient, stage: Stage
+) -> None:
+    await stage.append("order", 1)
+
+    answer = await client.get("/api/v1/admin/outbox/order-1")
+
+    shown = answer.json()
+    assert answer.status_code == 200
+    assert (shown["id"], shown["state"], shown["message_id"]) == (
+        "order-1",
+        "pending",
+        "order-message-1",
+    )
+    assert base64.b64decode(shown["body_base64"]).decode() == shown["body"]
+    assert shown["headers"]["x-aggregate-id"] == "A1"
+
+
+@pytest.mark.parametrize("row_id", ["order-2", "nobody-1", "1"])
+async def test_an_outbox_row_that_is_not_there_is_404(
+    client: httpx.AsyncClient, stage: Stage, row_id: str
+) -> None:
+    await stage.append("order", 1)
+
+    answer = await client.get(f"/api/v1/admin/outbox/{row_id}")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("filter_", "discarded"),
+    [
+        ({"all": True}, ["order-1"]),
+        ({"service": "order"}, ["order-1"]),
+        ({"state": "failed"}, ["order-1"]),
+        ({"state": "pending"}, ["order-2", "cart-1"]),
+        ({"service": "cart", "state": "pending"}, ["cart-1"]),
+    ],
+)
+async def test_a_discard_by_a_filter_takes_parked_rows_unless_it_says_otherwise(
+    client: httpx.AsyncClient, stage: Stage, filter_: dict, discarded: list[str]
+) -> None:
+    await stage.append("order", 2)
+    await stage.append("cart", 1)
+    await stage.fail("order", 1)
+
+    results = await change(client, "outbox/discard", filter=filter_)
+
+    assert results == dict.fromkeys(discarded, "discarded")
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 100])
 async def test_pages_go_through_every_service_and_miss_nothing(
     client: httpx.AsyncClient, stage: Stage, limit: int
@@ -117,10 +168,9 @@ async def test_a_filter_takes_what_it_finds_in_every_service(
         "cart-1": "retried",
     }
     assert await change(client, "outbox/discard", filter={"service": "cart"}) == {
-        "cart-2": "discarded",
-        "cart-1": "discarded",
+        "cart-2": "discarded"
     }
-    assert await ids_of(client, "outbox?state=discarded") == ["cart-2", "cart-1"]
+    assert await ids_of(client, "outbox?state=discarded") == ["cart-2"]
 
 
 @pytest.mark.parametrize("action", ["outbox/retry", "outbox/discard"])

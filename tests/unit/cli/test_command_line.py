@@ -41,7 +41,7 @@ COMMANDS = [
 ]
 SUBCOMMANDS = [
     ("orders", ["list", "show", "timeline", "cancel"]),
-    ("outbox", ["list", "retry", "discard", "replay"]),
+    ("outbox", ["list", "show", "retry", "discard", "replay"]),
     ("dead-letters", ["list", "show", "replay", "discard"]),
     ("payment-cases", ["list", "show", "resolve"]),
     ("skus", ["import"]),

@@ -37,7 +37,12 @@ def test_ids_are_taken_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("which", "service", "is_everything"),
-    [(BY_ROUTE, None, False), (ANY, "cart", False), (ANY, None, True)],
+    [
+        (BY_ROUTE, None, False),
+        (OutboxFilter(state=OutboxState.PENDING), None, False),
+        (ANY, "cart", False),
+        (ANY, None, True),
+    ],
 )
 def test_a_filter_or_all_needs_no_ids(
     *, which: OutboxFilter, service: str | None, is_everything: bool

@@ -136,18 +136,24 @@ def test_events_are_listed_newest_first_page_by_page(invoke: Invoke) -> None:
 
 @pytest.mark.usefixtures("events")
 def test_events_are_given_up_by_filter_only_when_that_is_confirmed(invoke: Invoke) -> None:
-    tried = invoke("outbox", "discard", "--route", "cart-sync", "--dry-run", "--json")
-    denied = invoke("outbox", "discard", "--route", "cart-sync", stdin="n\n")
-    unasked = invoke("outbox", "discard", "--route", "cart-sync")
+    waiting = ("outbox", "discard", "--route", "cart-sync", "--state", "pending")
+    parked = invoke("outbox", "discard", "--route", "cart-sync", "--yes")
+    every = invoke("outbox", "discard", "--all", "--yes")
+    tried = invoke(*waiting, "--dry-run", "--json")
+    denied = invoke(*waiting, stdin="n\n")
+    unasked = invoke(*waiting)
     before = invoke("outbox", "list", "--json")
-    confirmed = invoke("outbox", "discard", "--route", "cart-sync", "--json", stdin="y\n")
+    confirmed = invoke(*waiting, "--json", stdin="y\n")
     after = invoke("outbox", "list", "--json")
 
+    assert (parked.exit_code, parked.stderr) == (0, "There are none.\n")
+    assert (every.exit_code, every.stderr) == (0, "There are none.\n")
     assert results(tried.stdout) == {"order-1": "discarded", "order-2": "discarded"}
     assert json.loads(tried.stdout)["is_dry_run"] is True
     assert (denied.exit_code, denied.stdout) == (1, "")
     assert denied.stderr == (
-        "Give up 2 events, which nobody will hear of? [y/N] Nothing was changed.\n"
+        "Give up 2 events that wait to leave, received messages that wait for their next try"
+        " among them? [y/N] Nothing was changed.\n"
     )
     assert (unasked.exit_code, unasked.stdout) == (2, "")
     assert "--yes" in unasked.stderr
