@@ -192,8 +192,8 @@ def discard(
         is_dry_run=dry_run,
         why=why,
         as_json=as_json,
-        question="Give up {counted} that wait to leave, received messages that wait for their next"
-        " try among them?"
+        question="A received message that waits for its next try is given up, too."
+        " Give up {counted} still waiting to leave?"
         if which.state is OutboxState.PENDING
         else "Give up {counted}, which nobody will hear of?",
         is_confirmed=yes,

@@ -152,8 +152,8 @@ def test_events_are_given_up_by_filter_only_when_that_is_confirmed(invoke: Invok
     assert json.loads(tried.stdout)["is_dry_run"] is True
     assert (denied.exit_code, denied.stdout) == (1, "")
     assert denied.stderr == (
-        "Give up 2 events that wait to leave, received messages that wait for their next try"
-        " among them? [y/N] Nothing was changed.\n"
+        "A received message that waits for its next try is given up, too."
+        " Give up 2 events still waiting to leave? [y/N] Nothing was changed.\n"
     )
     assert (unasked.exit_code, unasked.stdout) == (2, "")
     assert "--yes" in unasked.stderr
