@@ -26,7 +26,11 @@ class CommandLine(TyperGroup):
             sys.stdout.flush()
         except BrokenPipeError:
             leave_quietly()
-        except (typer.Exit, typer.Abort, typer.TyperException):
+        except (typer.Exit, typer.Abort):
+            raise
+        except typer.TyperException as error:
+            # So begins what the library says of a word that is none of those an option takes.
+            error.message = error.message.removeprefix("Value error, ")
             raise
         except Exception as error:  # noqa: BLE001 (the boundary: what no command caught ends here)
             raise typer.Exit(tell(error)) from None

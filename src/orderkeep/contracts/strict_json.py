@@ -15,6 +15,7 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 
+from orderkeep.contracts.pattern_words import plain_words
 from orderkeep.refusal import Refusal
 
 T = TypeVar("T")
@@ -281,7 +282,7 @@ def _problem_of(message: str) -> Problem:
     pointer = "".join(f"/{escape_pointer(name or index)}" for name, index in steps)
     member = _NAMED_MEMBER.fullmatch(what)
     if member is None:
-        return Problem(pointer=pointer, detail=what)
+        return Problem(pointer=pointer, detail=plain_words(what))
     name = shown(member[1])
     detail = "is missing" if what.startswith("Object missing") else "is not known"
     return Problem(pointer=f"{pointer}/{escape_pointer(name)}", detail=detail)

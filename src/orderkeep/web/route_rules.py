@@ -7,9 +7,9 @@ Litestar checks a parameter's type and drops its `msgspec.Meta`, that is, its li
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from litestar import Request
@@ -21,6 +21,7 @@ from litestar.routes import BaseRoute, HTTPRoute
 from litestar.typing import FieldDefinition
 
 from orderkeep.contracts.caller import MESSAGES_SCOPE, OPERATOR_READ_SCOPE, OPERATOR_SCOPE
+from orderkeep.contracts.pattern_words import plain_words
 from orderkeep.contracts.text import is_identifier
 from orderkeep.web.known_names import unknown_words
 from orderkeep.web.problems import invalid_parameters
@@ -82,6 +83,7 @@ class RouteRules:
         has_raw_body: The handler takes the body as bytes, of any media type.
         methods: What the path takes, for the OPTIONS handler that Litestar adds; else empty.
         query_names: The query parameters that there are; None takes any.
+        choices: By name, what a query parameter may be that is one of a few words.
     """
 
     access: Access
@@ -92,6 +94,7 @@ class RouteRules:
     has_raw_body: bool = False
     methods: tuple[str, ...] = ()
     query_names: frozenset[str] | None = None
+    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_rules(routes: Iterable[BaseRoute], *, expected_hook: object) -> None:
@@ -176,6 +179,7 @@ def check_parameters(request: Request[Any, Any, Any], rules: RouteRules) -> None
             for name in dict.fromkeys(request.query_params)
             if name not in rules.query_names
         )
+        wrong.extend(_wrong_choices(request, rules.choices))
     for limit in rules.limits:
         given = _given(request, limit)
         if not given:
@@ -187,9 +191,22 @@ def check_parameters(request: Request[Any, Any, Any], rules: RouteRules) -> None
         try:
             msgspec.convert(given if limit.is_list else given[-1], limit.type, strict=False)
         except msgspec.ValidationError as error:
-            wrong.append((limit.place, limit.name, str(error).partition(" - at `$")[0]))
+            words = plain_words(str(error).partition(" - at `$")[0])
+            wrong.append((limit.place, limit.name, words))
     if wrong:
         raise invalid_parameters(wrong)
+
+
+def _wrong_choices(
+    request: Request[Any, Any, Any], choices: Mapping[str, tuple[str, ...]]
+) -> Iterable[tuple[str, str, str]]:
+    # Litestar would find them too, but names a parameter as its handler does.
+    for name, words in choices.items():
+        given = request.query_params.getall(name, [])
+        if len(given) > 1:
+            yield "query", name, "is given more than once"
+        elif given and given[0] not in words:
+            yield "query", name, unknown_words(given[0], words)
 
 
 def _given(request: Request[Any, Any, Any], limit: ParameterLimit) -> Sequence[str]:
@@ -222,6 +239,7 @@ def _rules_of(handler: HTTPRouteHandler, route: HTTPRoute) -> RouteRules:
     access = Access(declared)
     parameters = handler.parsed_fn_signature.parameters
     data = parameters.get("data")
+    queries = _queries_of(handler, route)
     return RouteRules(
         access=access,
         scopes=frozenset(_SCOPES[access]),
@@ -229,7 +247,8 @@ def _rules_of(handler: HTTPRouteHandler, route: HTTPRoute) -> RouteRules:
         limits=tuple(_limits_of(handler, route)),
         body_type=None if data is None else _without_markers(data.raw),
         has_raw_body="body" in parameters,
-        query_names=_query_names_of(handler, route) if _is_closed(handler) else None,
+        query_names=frozenset(queries) if _is_closed(handler) else None,
+        choices={name: words for name, type_ in queries.items() if (words := _words_of(type_))},
     )
 
 
@@ -239,21 +258,33 @@ def _is_closed(handler: HTTPRouteHandler) -> bool:
     return "GET" in handler.http_methods and bool(handler.opt.get("knows_its_query"))
 
 
-def _query_names_of(handler: HTTPRouteHandler, route: HTTPRoute) -> frozenset[str]:
+def _queries_of(handler: HTTPRouteHandler, route: HTTPRoute) -> dict[str, object]:
+    """Return the type of each query parameter, by the name that a client writes."""
     injected = {*handler.resolve_dependencies(), *route.path_parameters, *_GIVEN_BY_FRAMEWORK}
     limits = (
-        _limit_of(name, field)
-        for name, field in handler.parsed_fn_signature.parameters.items()
+        _limit_of(name, declared)
+        for name, declared in handler.parsed_fn_signature.parameters.items()
         if name not in injected
     )
-    return frozenset(limit.name for limit in limits if limit.place == "query")
+    return {limit.name: limit.type for limit in limits if limit.place == "query"}
+
+
+def _words_of(annotation: object) -> tuple[str, ...]:
+    """Return the words of a type that has only a few, or nothing for another type."""
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return tuple(annotation)
+    members = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return members
+    # What may be left out, or has markers beside it.
+    return next((words for member in members if (words := _words_of(member))), ())
 
 
 def _limits_of(handler: HTTPRouteHandler, route: HTTPRoute) -> Iterable[ParameterLimit]:
     injected = {*handler.resolve_dependencies(), *route.path_parameters, *_GIVEN_BY_FRAMEWORK}
-    for name, field in handler.parsed_fn_signature.parameters.items():
-        if name not in injected and _has_limits(field.raw):
-            yield _limit_of(name, field)
+    for name, declared in handler.parsed_fn_signature.parameters.items():
+        if name not in injected and _has_limits(declared.raw):
+            yield _limit_of(name, declared)
 
 
 def _limit_of(name: str, field: FieldDefinition) -> ParameterLimit:

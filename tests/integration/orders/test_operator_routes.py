@@ -225,6 +225,8 @@ async def test_orders_are_found_by_how_their_refunds_stand(storefront: Storefron
     ("query", "told", "pointers"),
     [
         ("refund_status=lost", (422, "invalid_request"), ["query/refund_status"]),
+        ("status=piad", (422, "invalid_request"), ["query/status"]),
+        ("status=paid&status=closed", (422, "invalid_request"), ["query/status"]),
         ("created_from=yesterday", (422, "invalid_request"), ["query/created_from"]),
         ("created_to=2024-01-01", (422, "invalid_request"), ["query/created_to"]),
         ("created_to=2024-02-30T10:00:00Z", (422, "invalid_request"), ["query/created_to"]),

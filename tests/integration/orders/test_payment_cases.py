@@ -117,6 +117,14 @@ async def test_a_list_refuses_what_it_cannot_take(
     assert problem(await storefront.get(f"/admin/payment-cases?{query}", by="otto")) == told
 
 
+async def test_a_wrong_state_is_named_as_the_client_wrote_it(storefront: Storefront) -> None:
+    answer = await storefront.get("/admin/payment-cases?state=resolvd", by="otto")
+
+    assert answer.json()["errors"] == [
+        {"pointer": "query/state", "detail": "is not known; did you mean resolved?"}
+    ]
+
+
 @pytest.mark.parametrize("case_id", ["2", "x", "-1", "1.0", "9" * 19])
 async def test_a_case_that_is_not_there_is_not_found(
     storefront: Storefront, order: Order, case_id: str

@@ -27,3 +27,11 @@ def test_a_name_that_nobody_has_is_wrong_usage(invoke: Invoke, command: str, tol
     assert result.exit_code == 2
     assert result.stdout == ""
     assert f"{where} is not known; did you mean {meant}?" in result.stderr
+
+
+def test_a_word_that_an_option_does_not_take_is_told_plainly(invoke: Invoke) -> None:
+    result = invoke("orders", "list", "--status", "piad")
+
+    assert result.exit_code == 2
+    assert "'piad' is not one of" in result.stderr
+    assert "Value error" not in result.stderr
