@@ -36,7 +36,7 @@ def _audit() -> None:
     "list",
     epilog=examples(
         "orderkeep audit list",
-        "orderkeep audit list --subject 0100000000000009",
+        "orderkeep audit list --order 0100000000000009",
         "orderkeep audit list --action dead_letters.replay --actor olga --json",
     ),
 )
@@ -52,6 +52,10 @@ def list_audit(
         str | None,
         typer.Option("--subject", help="Only upon this order number, SKU or message's id."),
     ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option("--order", help="Only upon this order number, and upon its payment cases."),
+    ] = None,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
     is_whole: All = False,
@@ -62,7 +66,7 @@ def list_audit(
     from orderkeep.database.audit import AuditFilter
 
     check_known("--action", action, "action")
-    wanted = AuditFilter(actor=actor, action=action, subject=subject)
+    wanted = AuditFilter(actor=actor, action=action, subject=subject, order_no=order)
     paging = Paging(limit=limit, cursor=cursor, is_whole=is_whole)
     page = with_database(
         read_settings_quietly(),

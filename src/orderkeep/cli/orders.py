@@ -1,6 +1,6 @@
 """`orderkeep orders`: any order, its story, and its end."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from orderkeep.orders.bodies import OrderAnswer
     from orderkeep.orders.desk import OrderDesk
     from orderkeep.orders.store.reports import OrderFilter
+    from orderkeep.orders.timeline import Item
 
 app = typer.Typer(help="Look at orders, and cancel them.")
 
@@ -112,12 +113,15 @@ def show(order_no: OrderNo, *, as_json: AsJson = False) -> None:
     """Show an order."""
     from orderkeep.orders.bodies import operator_order_answer
 
-    order = _with_desk(lambda desk: desk.get(order_no, user_id=None))
-    answer = operator_order_answer(order)
+    async def read(desk: "OrderDesk") -> "tuple[OrderAnswer, str | None]":
+        answer = operator_order_answer(await desk.get(order_no, user_id=None))
+        return answer, find_received(await desk.timeline(order_no, user_id=None))
+
+    answer, received = _with_desk(read)
     if as_json:
         print_json(answer)
     else:
-        _print_order(answer)
+        _print_order(answer, received=received)
 
 
 @app.command(epilog=examples("orderkeep orders timeline 0100000000000009"))
@@ -210,8 +214,19 @@ def _with_desk(work: "Callable[[OrderDesk], Awaitable[T]]") -> T:
     return with_database(settings, with_desk)
 
 
-def _print_order(order: "OrderAnswer") -> None:
+def find_received(items: "Sequence[Item]") -> str | None:
+    """Return what was received of the payment that paid an order, or None if none did or told."""
+    paid = (
+        f"{item['amount']} {item.get('currency') or ''}".rstrip()
+        for item in items
+        if (item["kind"], item.get("outcome")) == ("payment", "accepted") and item.get("amount")
+    )
+    return next(paid, None)
+
+
+def _print_order(order: "OrderAnswer", *, received: str | None) -> None:
     receiver = order.receiver
+    owed = {order.pay_amount, f"{order.pay_amount} {order.currency}"}
     print_fields(
         {
             "order": order.order_no,
@@ -219,6 +234,7 @@ def _print_order(order: "OrderAnswer") -> None:
             "user": order.user_id,
             "total": f"{order.total_amount} {order.currency}",
             "to pay": f"{order.pay_amount} {order.currency}",
+            "received": None if received in owed else received,
             "created": order.created_at,
             "expires": order.expires_at,
             "paid": order.paid_at,

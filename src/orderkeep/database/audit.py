@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from sqlalchemy import Column, Index, Table, Text, bindparam, select
+from sqlalchemy import Column, Index, Table, Text, and_, bindparam, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.schema import INSTANT, METADATA, ROW_NUMBER
 from orderkeep.database.statement import RowStatement, Statement, row_value
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction, Value
 from orderkeep.instant import Instant
+
+# The act whose subject is a payment case; its detail has the order.
+CASE_RESOLVED = "payment_cases.resolve"
 
 ADMIN_AUDIT = Table(
     "admin_audit",
@@ -81,11 +84,16 @@ class RecordedAct:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which entries; None is any."""
+    """Which entries; None is any.
+
+    Attributes:
+        order_no: Only acts upon this order, and upon the payment cases of this order.
+    """
 
     actor: str | None = None
     action: str | None = None
     subject: str | None = None
+    order_no: str | None = None
 
 
 _WRITTEN = ("at", "actor", "action", "subject", "reason", "detail")
@@ -146,6 +154,19 @@ async def list_audit(
         if value is not None:
             conditions.append(columns[name] == bindparam(name))
             parameters[name] = value
+    if wanted.order_no is not None:
+        # A case has a number of its own; its order stands in the detail. Few acts are upon cases,
+        # and by the action those few are found.
+        named = f'"order_no":"{wanted.order_no}"'
+        conditions.append(
+            or_(
+                columns.subject == wanted.order_no,
+                and_(
+                    columns.action == CASE_RESOLVED,
+                    columns.detail.contains(named, autoescape=True),
+                ),
+            )
+        )
     if before_id is not None:
         conditions.append(columns.id < bindparam("before_id"))
         parameters["before_id"] = before_id

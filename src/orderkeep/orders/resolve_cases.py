@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orderkeep.contracts.refund_reason import RefundReason
-from orderkeep.database.audit import Act, AuditEntry, append_audit
+from orderkeep.database.audit import CASE_RESOLVED, Act, AuditEntry, append_audit
 from orderkeep.database.transaction import Transaction
 from orderkeep.failure_points import reach
 from orderkeep.instant import Instant
@@ -236,7 +236,7 @@ def _audit_entry(wish: ResolveCase, *, case: PaymentCase, refund_no: str | None)
         detail["refund_no"] = refund_no
     return AuditEntry(
         act=wish.act,
-        action="payment_cases.resolve",
+        action=CASE_RESOLVED,
         subject=str(case.case_id),
         detail=detail,
     )

@@ -48,13 +48,19 @@ async def list_acts(  # noqa: PLR0917 (the framework passes each by name)
     actor: FromQuery[Identifier | None] = None,
     action: FromQuery[Identifier | None] = None,
     subject: FromQuery[Identifier | None] = None,
+    order_no: FromQuery[Identifier | None] = None,
     cursor: FromQuery[str | None] = None,
     limit: FromQuery[PageLimit] = PAGE_LIMIT_DEFAULT,
 ) -> RecordedActPage:
-    """List what operators did by hand, over HTTP or on the command line, newest first."""
+    """List what operators did by hand, over HTTP or on the command line, newest first.
+
+    By `order_no` also what they did with the payment cases of that order.
+    """
     check_known("query/action", action, ACTIONS)
     page = await audit_desk.list(
-        AuditFilter(actor=actor, action=action, subject=subject), cursor=cursor, limit=limit
+        AuditFilter(actor=actor, action=action, subject=subject, order_no=order_no),
+        cursor=cursor,
+        limit=limit,
     )
     return RecordedActPage(
         items=tuple(recorded_act_answer(one) for one in page.acts), next_cursor=page.next_cursor

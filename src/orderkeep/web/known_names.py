@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Collection
 
 from orderkeep.contracts.topology import READER_BY_QUEUE, TOPOLOGY
+from orderkeep.database.audit import CASE_RESOLVED
 from orderkeep.web.problems import invalid
 
 QUEUES = frozenset(READER_BY_QUEUE)
@@ -27,7 +28,7 @@ ACTIONS = frozenset(
         "outbox.discard",
         "outbox.replay",
         "outbox.retry",
-        "payment_cases.resolve",
+        CASE_RESOLVED,
         "skus.put",
         "stock.move",
     }

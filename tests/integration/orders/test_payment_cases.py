@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from orderkeep.database.audit import AuditFilter, RecordedAct, list_audit
+from orderkeep.database.transaction import ReadTransaction
 from orderkeep.messaging.consumer import HANDLED
 from orderkeep.orders.order import Order
 from orderkeep.orders.payment import LatePaymentPolicy
@@ -531,3 +533,23 @@ async def test_the_timeline_shows_a_case_opened_and_resolved(
     told = [item for item in for_buyer if item["kind"] == "case"]
     assert [item["state"] for item in told] == ["open", "resolved"]
     assert not {"detail", "reason", "resolved_by"} & set().union(*told)
+
+
+async def test_what_was_done_with_a_case_is_found_by_its_order(
+    storefront: Storefront, order: Order
+) -> None:
+    await open_case(storefront.shop, order, "amount_mismatch")
+    await resolve(storefront, "accept")
+    other = await storefront.shop.order("bob", tea=1)
+    await storefront.post(f"/admin/orders/{other.order_no}/cancel", by="olga")
+
+    async def found(order_no: str) -> list[str]:
+        async def read(transaction: ReadTransaction) -> list[RecordedAct]:
+            wanted = AuditFilter(order_no=order_no)
+            return await list_audit(transaction, wanted, before_id=None, limit_count=9)
+
+        return [act.action for act in await storefront.shop.database.read(read)]
+
+    assert await found(order.order_no) == ["payment_cases.resolve"]
+    assert await found(other.order_no) == ["orders.cancel"]
+    assert await found(order.order_no.replace("0", "_")) == []
