@@ -11,7 +11,6 @@ import argparse
 import json
 import random  # noqa: TID251 (the seed is drawn, and printed)
 import signal
-import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from tests.faults.parts import PARTS
 from tests.faults.run_part import run_part
 from tests.faults.shop import Servers, own_servers
 from tests.faults.tally import Tally, total_of
+from tests.repo.checkout import commit_of_checkout
 
 MINUTES = sum(part.minutes for part in PARTS.values())
 
@@ -65,19 +65,6 @@ def run_parts(names: Sequence[str], *, seed: int, minutes: float, commit: str) -
             folder.rename(f"{folder}.kept")
             folder.mkdir()
     return tallies
-
-
-def commit_of_checkout() -> str:
-    """Return the commit that is tested, with a `+` where something was changed since."""
-    here = Path(__file__).parent
-    told = [
-        subprocess.run(command, cwd=here, capture_output=True, text=True, check=False).stdout
-        for command in (
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            ["git", "status", "--porcelain", "--untracked-files=no", "--", "../../src"],
-        )
-    ]
-    return (told[0].strip() or "unknown") + ("+" if told[1].strip() else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -33,6 +33,18 @@ def repository_files(pattern: str) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
+def commit_of_checkout() -> str:
+    """Return the commit that is tested, with a `+` where the sources were changed since."""
+    told = [
+        subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+        for command in (
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", "src"],
+        )
+    ]
+    return (told[0].strip() or "unknown") + ("+" if told[1].strip() else "")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """A command that ran to its end."""

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tests.repo.checkout import commit_of_checkout
 from tests.simulation.run import Outcome
 
 
@@ -61,6 +62,7 @@ class Totals:
         """Return everything, for programs."""
         return json.dumps(
             {
+                "commit": commit_of_checkout(),
                 "seeds": [self.first_seed, self.last_seed],
                 "seeds_count": self.seeds_count,
                 "orders_count": self.orders_count,
