@@ -17,8 +17,9 @@ fault costs the row one of its tries, and after the last it is parked as `failed
 
 Any number of dispatchers may share an outbox. Each works on the partitions that its session holds,
 and reads and settles on that session's own connection. When the connection is lost the way to the
-broker is closed before anything else, for the partitions may be another's by now; what was on its
-way is sent again by whoever holds them.
+broker is closed before anything else, for the partitions may be another's by now, and what is still
+to be published is given up: it must not take another way later. Whoever holds the partitions sends
+it again.
 """
 
 import asyncio
@@ -130,6 +131,7 @@ class Dispatcher:
         )
         self._session: Session | None = None
         self._ahead: _OnItsWay | None = None
+        self._on_their_way: set[asyncio.Future[Sequence[PublishOutcome]]] = set()
         self._partitions: frozenset[int] = frozenset()
         self._shared_at_s = 0.0
         self._has_rivals = False
@@ -250,7 +252,7 @@ class Dispatcher:
         """
         session = self._session
         if session is None:
-            session = await self._database.open_session(on_lost=self._broker.stop_publishing)
+            session = await self._database.open_session(on_lost=self._stop_publishing)
             self._session = session
             self._has_rivals = session.used_within_s is not None
             self._shared_at_s = -SHARE_INTERVAL_S
@@ -288,10 +290,15 @@ class Dispatcher:
         return ready
 
     def _publish(self, ready: Ready) -> "_OnItsWay":
-        return _OnItsWay(
-            rows=ready.rows,
-            publishing=asyncio.ensure_future(self._publishing.send(ready.rows, now=ready.now)),
-        )
+        publishing = asyncio.ensure_future(self._publishing.send(ready.rows, now=ready.now))
+        self._on_their_way.add(publishing)
+        publishing.add_done_callback(self._on_their_way.discard)
+        return _OnItsWay(rows=ready.rows, publishing=publishing)
+
+    def _stop_publishing(self) -> None:
+        self._broker.stop_publishing()
+        for publishing in self._on_their_way:
+            publishing.cancel()
 
     async def _outcomes(self, going: "_OnItsWay", *, session: Session) -> Sequence[PublishOutcome]:
         """Wait for the outcomes; the session is used meanwhile, for a broker may take its time.
@@ -303,6 +310,9 @@ class Dispatcher:
             await asyncio.wait([going.publishing], timeout=session.used_within_s)
             if not going.publishing.done():
                 await session.read(_use)
+        if going.publishing.cancelled():
+            message = "the session is lost"
+            raise StoreUnavailableError(message)
         return going.publishing.result()
 
     async def _settle(

@@ -713,11 +713,7 @@ async def test_the_way_to_the_broker_is_closed_as_soon_as_the_session_is_lost(
         dispatching = asyncio.create_task(shop.dispatch_once())
         async with asyncio.timeout(20):
             await is_publishing.wait()
-        PostgresPlainSql(url).rows(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ("
-            " SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
-            " WHERE locktype = 'advisory' AND datname = current_database())"
-        )
+        end_sessions(url)
 
         # Before the publishing has ended, which it may only then.
         await eventually(lambda: scripted.stopped_count > 0)
@@ -727,3 +723,45 @@ async def test_the_way_to_the_broker_is_closed_as_soon_as_the_session_is_lost(
 
         assert await states(shop) == {"P1-1-parcels": "pending"}
         await shop.database.close()
+
+
+async def test_what_is_still_to_be_published_never_is_once_the_session_is_lost(
+    shop_databases: CleanedDatabases, monkeypatch: pytest.MonkeyPatch
+):
+    """Its rows are another's by then; it would overtake what that one has sent since."""
+    limits = PostgresLimits(idle_session_s=600)
+    with shop_databases.given() as url:
+        shop = shop_on(PostgresDatabase(url, draw_jitter=lambda: 0.5, limits=limits))
+        scripted = ScriptedBroker(shop)
+        scripted.answers["parcels"] = PublishOutcome(result=PublishResult.CONFIRMED)
+        shop.broker = scripted
+        await shop.append(parcel(1))
+        is_declaring, may_end = asyncio.Event(), asyncio.Event()
+
+        async def declare_slowly(topology: Topology) -> None:
+            del topology
+            is_declaring.set()
+            await may_end.wait()
+
+        monkeypatch.setattr(scripted, "declare", declare_slowly)
+        dispatching = asyncio.create_task(shop.dispatch_once())
+        async with asyncio.timeout(20):
+            await is_declaring.wait()
+        end_sessions(url)
+        await eventually(lambda: scripted.stopped_count > 0)
+        may_end.set()
+        with pytest.raises(StoreUnavailableError):
+            await dispatching
+
+        assert scripted.published == []
+        assert await states(shop) == {"P1-1-parcels": "pending"}
+        await shop.database.close()
+
+
+def end_sessions(url: str) -> None:
+    """End the connections by which dispatchers hold partitions, as a restarting server does."""
+    PostgresPlainSql(url).rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ("
+        " SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database"
+        " WHERE locktype = 'advisory' AND datname = current_database())"
+    )
