@@ -66,10 +66,14 @@ class Run:
 
 
 def has_seen_enough(shop: Shop) -> bool:
-    """Whether each kind of fault was made, and processes were killed in both ways."""
+    """Whether each kind of fault was made, processes were killed in both ways, and each kind of
+    thing was acknowledged that is planted below.
+    """
     kinds = {kind for lane in SAMPLE.lanes.values() for kind in lane}
     return (
         kinds <= shop.done_counts.keys()
+        and any(shop.operators.restock_keys.values())
+        and bool(shop.operators.resolved_ids)
         and shop.supervisor.fired_counts.total() >= POINTS_COUNT
         and shop.supervisor.killed_counts.total() >= KILLS_COUNT
     )
