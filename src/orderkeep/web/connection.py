@@ -172,6 +172,11 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self._is_in_message and not self.pipeline and self.cycle.response_complete:
+            # Nobody asks for it again, and a crowd that waits to ask would hold all of theirs.
+            self.cycle = None  # type: ignore[assignment]  # reason: uvicorn has None at first
+            self.scope = None  # type: ignore[assignment]  # reason: as above
+            self.headers = []
         if self.transport.is_closing():
             self._bound_taking()
 
