@@ -6,6 +6,7 @@ fault costs it nothing, and is written beside it for whoever looks. A crash befo
 every row pending.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -121,10 +122,11 @@ class OutboxSettling:
 
     def log(self, settlement: Settlement) -> None:
         """Tell of each row that is settled."""
-        for row in settlement.sent:
-            # The services tell what happened; on the way of each message there is a line for those
-            # who look for one.
-            log.debug("outbox_published", **self._fields(row))
+        # The services tell what happened; on the way of each message there is a line for those who
+        # look for one, and for the others not even the words of it.
+        if log.is_enabled_for(logging.DEBUG):
+            for row in settlement.sent:
+                log.debug("outbox_published", **self._fields(row))
         for row, detail in settlement.refused:
             is_parked = self._is_last_refusal(row)
             event = "outbox_failed" if is_parked else "outbox_refused"

@@ -15,16 +15,15 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from pika.channel import Channel as PikaChannel
-from pika.exceptions import AMQPError
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
-from orderkeep.messaging.column_text import error_words
 from orderkeep.messaging.message import PublishOutcome, PublishResult
 from orderkeep.messaging.rabbitmq.channel import Channel, ChannelLostError
 from orderkeep.messaging.rabbitmq.connection import Connection
 from orderkeep.messaging.rabbitmq.delays import DEFAULT_EXCHANGE
 from orderkeep.messaging.rabbitmq.field_table import bytes_of
+from orderkeep.messaging.rabbitmq.frames import publication_frames
 from orderkeep.messaging.rabbitmq.properties import RawProperties, read_properties
 
 _CONFIRMED = PublishOutcome(result=PublishResult.CONFIRMED)
@@ -187,18 +186,21 @@ class ConfirmChannel:
         await self._channel.close()
 
     def _write(self, entry: _Outstanding) -> None:
-        publication = entry.publication
-        try:
-            self._channel.raw.basic_publish(
-                publication.exchange,
-                publication.routing_key,
-                publication.body,
-                RawProperties(publication.properties),
-                publication.is_mandatory,
-            )
-        except AMQPError as error:
-            entry.batch.lose(self._channel.lost or ChannelLostError(error_words(error)))
+        if not self.is_open:
+            entry.batch.lose(self._channel.lost or ChannelLostError("the channel is closing"))
             return
+        publication = entry.publication
+        self.connection.write_frames(
+            publication_frames(
+                self._channel.raw.channel_number,
+                exchange=publication.exchange,
+                routing_key=publication.routing_key,
+                is_mandatory=publication.is_mandatory,
+                properties=publication.properties,
+                body=publication.body,
+                frame_size_max=self.connection.frame_size_max,
+            )
+        )
         self._tag += 1
         self._by_tag[self._tag] = entry
         self._by_key[entry.key] = entry

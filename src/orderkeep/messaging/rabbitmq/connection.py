@@ -25,13 +25,11 @@ from pika.spec import Connection as ConnectionMethods
 
 from orderkeep.messaging.broker import BrokerRefusedError
 from orderkeep.messaging.column_text import error_words
+from orderkeep.messaging.rabbitmq.frames import CONTENT_HEADER, FRAME_END, FRAME_HEADER
 from orderkeep.messaging.rabbitmq.options import RabbitOptions
 from orderkeep.messaging.rabbitmq.properties import RawProperties
 
-_FRAME_HEADER = struct.Struct(">BHI")
-_CONTENT_HEADER = struct.Struct(">HHQ")
 _CONTENT_HEADER_TYPE = b"\x02"
-_FRAME_END = b"\xce"
 
 # Closing a socket that lingers for no time drops what it has not sent.
 _LINGER_NOT = struct.pack("ii", 1, 0)
@@ -103,6 +101,10 @@ class Connection(AsyncioConnection):
             if gathered:
                 self._emit(b"".join(gathered))
 
+    def write_frames(self, frames: Sequence[bytes]) -> None:
+        """Write frames that are encoded already."""
+        self._output_marshaled_frames(frames)
+
     def drop(self, reason: str) -> None:
         """End the connection now, with nothing flushed; it counts as lost soon after."""
         transport = self._transport
@@ -136,18 +138,18 @@ class Connection(AsyncioConnection):
     def _read_frame(self) -> tuple[int, Frame | ProtocolHeader | None]:
         """Return the first frame of what has come in, and its length; called by pika."""
         buffer = self._frame_buffer
-        if buffer[:1] != _CONTENT_HEADER_TYPE or len(buffer) < _FRAME_HEADER.size:
+        if buffer[:1] != _CONTENT_HEADER_TYPE or len(buffer) < FRAME_HEADER.size:
             return decode_frame(buffer)
-        _type, channel_number, size = _FRAME_HEADER.unpack_from(buffer)
-        start = _FRAME_HEADER.size
+        _type, channel_number, size = FRAME_HEADER.unpack_from(buffer)
+        start = FRAME_HEADER.size
         end = start + size
         if end >= len(buffer):
             return 0, None
-        if buffer[end : end + 1] != _FRAME_END:
+        if buffer[end : end + 1] != FRAME_END:
             # pika knows what to do about it.
             return decode_frame(buffer)
-        _class, _weight, body_size = _CONTENT_HEADER.unpack_from(buffer, start)
-        properties = RawProperties(buffer[start + _CONTENT_HEADER.size : end])
+        _class, _weight, body_size = CONTENT_HEADER.unpack_from(buffer, start)
+        properties = RawProperties(buffer[start + CONTENT_HEADER.size : end])
         return end + 1, Header(channel_number, body_size, properties)
 
 
