@@ -92,10 +92,12 @@ class PostgresTransaction:
         self._connection = connection
         self._answer_s = answer_s
         self.callbacks: list[Callable[[], None]] = []
+        self._under_way: asyncio.Future[str] | None = None
 
     async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
         """Return every row that the statement yields."""
         compiled = statement.compiled_for(_DIALECT)
+        await self.settle()
         rows = await self._connection.fetch(
             compiled.sql, *_values(compiled, parameters), timeout=self._answer_s
         )
@@ -104,6 +106,7 @@ class PostgresTransaction:
     async def fetch_one(self, statement: Statement, **parameters: Parameter) -> Row | None:
         """Return the first row that the statement yields, or None."""
         compiled = statement.compiled_for(_DIALECT)
+        await self.settle()
         row = await self._connection.fetchrow(
             compiled.sql, *_values(compiled, parameters), timeout=self._answer_s
         )
@@ -118,6 +121,7 @@ class PostgresTransaction:
     async def execute(self, statement: Statement, **parameters: Parameter) -> int:
         """Run a statement and return how many rows it changed."""
         compiled = statement.compiled_for(_DIALECT)
+        await self.settle()
         status = await self._connection.execute(
             compiled.sql, *_values(compiled, parameters), timeout=self._answer_s
         )
@@ -132,9 +136,14 @@ class PostgresTransaction:
         if not rows:
             return
         compiled = statement.at_once(for_all_rows).compiled_for(_DIALECT)
-        await self._connection.execute(
-            compiled.sql, *_columns(compiled, rows), timeout=self._answer_s
+        columns = _columns(compiled, rows)
+        await self.settle()
+        self._under_way = asyncio.ensure_future(
+            self._connection.execute(compiled.sql, *columns, timeout=self._answer_s)
         )
+        # In the first turn of the loop it is written, and at the end of that one it leaves.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     async def fetch_rows(
         self, statement: RowStatement, rows: Sequence[Mapping[str, Value]]
@@ -143,10 +152,27 @@ class PostgresTransaction:
         if not rows:
             return []
         compiled = statement.at_once(for_all_rows).compiled_for(_DIALECT)
-        yielded = await self._connection.fetch(
-            compiled.sql, *_columns(compiled, rows), timeout=self._answer_s
-        )
+        columns = _columns(compiled, rows)
+        await self.settle()
+        yielded = await self._connection.fetch(compiled.sql, *columns, timeout=self._answer_s)
         return cast("list[Row]", yielded)  # a Record is a Mapping in all but name
+
+    async def settle(self) -> None:
+        """Wait for the answer to the statement that is under way, if one is."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            await under_way
+
+    async def give_up(self, *, is_cancelled: bool) -> None:
+        """Have no statement under way any more, whatever has become of it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is None:
+            return
+        if is_cancelled:
+            under_way.cancel()
+        await asyncio.wait({under_way})
+        if not under_way.cancelled():
+            under_way.exception()
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Keep the callback for when the commit is certain."""
@@ -175,8 +201,10 @@ async def commit_work(
     try:
         await _begin_to_write(connection, begin, answer_s=answer_s)
         answer = await work(transaction)
+        await transaction.settle()
         reach("database.before_commit")
     except BaseException as error:  # noqa: BLE001 (rolled back, and raised by its right name)
+        await transaction.give_up(is_cancelled=isinstance(error, asyncio.CancelledError))
         await _roll_back(connection, after=error)
         _raise(error, connection)
     await _commit(connection, answer_s=answer_s)

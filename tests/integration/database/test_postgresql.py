@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -18,6 +19,7 @@ from orderkeep.database.statement import RowStatement, Statement, row_value
 from orderkeep.database.transaction import (
     CommitUnknownError,
     ConstraintViolatedError,
+    ReadTransaction,
     Row,
     StoreOverloadedError,
     StoreTooOldError,
@@ -52,6 +54,9 @@ _COUNT = Statement(text("SELECT count(*) AS n FROM jars WHERE name = :name"))
 _WEIGH = Statement(text("UPDATE jars SET weight = weight + 1 WHERE name = :name"))
 _PID = Statement(text("SELECT pg_backend_pid() AS pid"))
 _SLEEP = Statement(text("SELECT pg_sleep(30)"))
+
+# Nothing here takes long, unless it hangs.
+PATIENCE_S = 20.0
 
 # Found before the server's own by whoever has the schema first in the path.
 _CLOCK_AN_HOUR_BEHIND = """
@@ -101,6 +106,38 @@ async def count_of(transaction, name: str) -> int:
     row = await transaction.fetch_one(_COUNT, name=name)
     assert row is not None
     return row["n"]
+
+
+async def pid_of(transaction: ReadTransaction) -> int:
+    row = await transaction.fetch_one(_PID)
+    assert row is not None
+    return row["pid"]
+
+
+@asynccontextmanager
+async def engine_in_transaction(
+    url: str, work: Callable[[Transaction], Awaitable[object]]
+) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """Have the work done and not committed, by another engine, until the function is called."""
+
+    async def hold(transaction: Transaction) -> None:
+        await work(transaction)
+        held.set()
+        await may_end.wait()
+
+    async def end() -> None:
+        may_end.set()
+        await holding
+
+    held, may_end = asyncio.Event(), asyncio.Event()
+    database = engine(url)
+    holding = asyncio.create_task(database.transact(hold))
+    try:
+        await held.wait()
+        yield end
+    finally:
+        await end()
+        await database.close()
 
 
 class Size(StrEnum):
@@ -243,6 +280,96 @@ async def test_a_broken_check_rolls_back_all_of_the_work(
         await jars.transact(work)
 
     assert names(sql) == []
+    assert await jars.transact(putting("b")) == 1
+
+
+_ADD = RowStatement(
+    insert(JARS).values(name=row_value("name", Text()), weight=row_value("weight", BigInteger()))
+)
+
+
+async def test_the_work_goes_on_while_rows_are_on_their_way(
+    url: str, jars: PostgresDatabase, sql: PostgresPlainSql
+):
+    async def work(transaction: Transaction) -> int:
+        await transaction.execute_rows(_ADD, [{"name": "held", "weight": 2}])
+        # The server waits for the one who holds the name; the work, for the next statement only.
+        went_on.set()
+        return await count_of(transaction, "held")
+
+    went_on = asyncio.Event()
+    async with engine_in_transaction(url, putting("held")) as end:
+        writing = asyncio.create_task(jars.transact(work))
+        async with asyncio.timeout(PATIENCE_S):
+            await went_on.wait()
+        assert not writing.done()
+        await end()
+
+    with pytest.raises(ConstraintViolatedError, match="jars_name_key"):
+        await writing
+    assert names(sql) == ["held"]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_rows_that_break_a_rule_fail_the_work_at_its_next_statement_or_at_its_end(
+    jars: PostgresDatabase, sql: PostgresPlainSql, *, goes_on: bool
+):
+    reached: list[str] = []
+
+    async def work(transaction: Transaction) -> None:
+        await transaction.execute_rows(_ADD, [{"name": "a", "weight": 1}])
+        await transaction.execute_rows(_ADD, [{"name": "b", "weight": 0}])
+        transaction.after_commit(lambda: reached.append("after the commit"))
+        if goes_on:
+            await transaction.execute_rows(_ADD, [{"name": "c", "weight": 1}])
+            reached.append("behind what failed")
+
+    with pytest.raises(ConstraintViolatedError, match="jars_weight_check"):
+        await jars.transact(work)
+
+    assert reached == []
+    assert names(sql) == []
+    assert await jars.transact(putting("d")) == 1
+
+
+async def test_a_work_that_raises_with_rows_on_their_way_leaves_its_connection_as_it_was(
+    url: str, sql: PostgresPlainSql
+):
+    async def work(transaction: Transaction) -> None:
+        pids.append(await pid_of(transaction))
+        await transaction.execute_rows(_ADD, [{"name": "a", "weight": weights.pop()}])
+        message = "no"
+        raise LookupError(message)
+
+    pids: list[int] = []
+    weights = [1, 0]
+    database = engine(url, pool_size=1)
+    try:
+        for _ in range(2):
+            with pytest.raises(LookupError):
+                await database.transact(work)
+        assert await database.read(pid_of) == pids[0] == pids[1]
+    finally:
+        await database.close()
+
+    assert names(sql) == []
+
+
+async def test_a_work_that_is_cut_off_with_rows_on_their_way_commits_nothing(
+    url: str, jars: PostgresDatabase, sql: PostgresPlainSql
+):
+    async def work(transaction: Transaction) -> None:
+        await transaction.execute_rows(_ADD, [{"name": "held", "weight": 1}])
+        message = "cut off"
+        raise asyncio.CancelledError(message)
+
+    async with engine_in_transaction(url, putting("held")) as end:
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(asyncio.CancelledError):
+                await jars.transact(work)
+        await end()
+
+    assert names(sql) == ["held"]
     assert await jars.transact(putting("b")) == 1
 
 
