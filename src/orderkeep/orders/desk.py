@@ -68,6 +68,7 @@ class OrderDesk:
         draw_number: Callable[[], int],
         batch_size_max: int,
         waiting_count_max: int,
+        batches_under_way_max: int = 1,
     ) -> None:
         """Serve orders kept in the database.
 
@@ -78,6 +79,7 @@ class OrderDesk:
             draw_number: Draws 0..10^12-1 for an order's number.
             batch_size_max: Orders decided in one commit.
             waiting_count_max: Requests that may wait for their batch.
+            batches_under_way_max: Batches that may be under way at once.
         """
         self._database = database
         self._outbox = outbox
@@ -91,6 +93,7 @@ class OrderDesk:
             find_held=self._find_held,
             batch_size_max=batch_size_max,
             waiting_count_max=waiting_count_max,
+            batches_under_way_max=batches_under_way_max,
         )
 
     @property

@@ -1,8 +1,10 @@
 """The intake: concurrent requests for orders are gathered and decided in one commit.
 
 A row of stock that everyone wants is held from its lock to the end of its commit, so one commit
-for each order makes a popular SKU slow. Here, while one batch commits, the next gathers: no timer,
-no delay at low load (a batch of one is the same code), and one commit for as many as are waiting.
+for each order makes a popular SKU slow. Here, while batches are under way, the next one gathers: no
+timer, no delay at low load (a batch of one is the same code), and one commit for as many as are
+waiting. Across a network two batches are under way at most: while the database works on one of
+them, the other is read, decided or written here; for a SKU that both want the second waits.
 
 Invariant: a request gets its answer after the commit that holds its order, never before. A client
 that hangs up changes nothing: its order is decided with its batch. A batch that fails for a reason
@@ -62,6 +64,7 @@ class Intake:
         find_held: FindHeld,
         batch_size_max: int,
         waiting_count_max: int,
+        batches_under_way_max: int = 1,
     ) -> None:
         """Gather for the given way to place a batch.
 
@@ -69,11 +72,13 @@ class Intake:
             find_held: Asked when a batch has waited too long for somebody else's lock.
             batch_size_max: Orders decided in one commit, at least 1.
             waiting_count_max: Requests that may wait; one more is refused as `overloaded`.
+            batches_under_way_max: Batches that may be under way at once, at least 1.
         """
         self._place_batch = place_batch
         self._find_held = find_held
         self._batch_size_max = batch_size_max
         self._waiting_count_max = waiting_count_max
+        self._batches_under_way_max = batches_under_way_max
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._is_closed = False
@@ -101,19 +106,31 @@ class Intake:
         self._is_closed = False
         stopping = asyncio.ensure_future(stop.wait())
         stopping.add_done_callback(lambda _done: self._arrived.set())
+        under_way: dict[asyncio.Task[None], Sequence[_Waiting]] = {}
         try:
             while self._waiting or not stop.is_set():
                 if not self._waiting:
                     self._arrived.clear()
                     await self._arrived.wait()
                     continue
+                if len(under_way) >= self._batches_under_way_max:
+                    await _end_of_one(under_way)
+                    continue
                 count = min(len(self._waiting), self._batch_size_max)
-                await self._settle([self._waiting.popleft() for _ in range(count)])
+                batch = [self._waiting.popleft() for _ in range(count)]
+                under_way[asyncio.create_task(self._settle(batch))] = batch
+            while under_way:
+                await _end_of_one(under_way)
         finally:
             self._is_closed = True
             stopping.cancel()
+            for settling, unanswered in under_way.items():
+                settling.cancel()
+                # One that has not begun would never say so itself.
+                self._waiting.extend(unanswered)
             while self._waiting:
                 _fail(self._waiting.popleft(), _shutting_down())
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _settle(self, batch: Sequence[_Waiting]) -> None:
         reach("intake.before_batch")
@@ -177,6 +194,14 @@ class Intake:
             except CommitUnknownError as error:
                 log.warning("intake_commit_unknown", request_count=len(requests), reason=str(error))
         return await self._place_batch(requests)
+
+
+async def _end_of_one(under_way: dict[asyncio.Task[None], Sequence[_Waiting]]) -> None:
+    """Wait until a batch is under way no longer, and raise what it raised."""
+    ended, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+    for settling in ended:
+        del under_way[settling]
+        settling.result()
 
 
 def _shutting_down() -> StoreUnavailableError:

@@ -81,6 +81,8 @@ def build_order_desk(
         draw_number=chance.draw_order_number,
         batch_size_max=settings.intake_batch_size,
         waiting_count_max=settings.intake_queue_size,
+        # A file has one writer: there a second batch would only be the smaller for it.
+        batches_under_way_max=1 if settings.is_embedded else 2,
     )
 
 

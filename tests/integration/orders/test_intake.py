@@ -240,9 +240,95 @@ async def test_too_few_answers_fail_a_request_and_not_the_intake() -> None:
     running.cancel()
 
 
-def _any_request() -> PlaceOrder:
+class _Placing:
+    """Batches that are placed once somebody says so, each refused in the end."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+        self.may_end: list[asyncio.Future[None]] = []
+        self.most_at_once = 0
+
+    async def place(self, requests: Sequence[PlaceOrder]) -> Sequence[Answer]:
+        self.begun.append(len(requests))
+        self.may_end.append(asyncio.get_running_loop().create_future())
+        under_way = sum(not each.done() for each in self.may_end)
+        self.most_at_once = max(self.most_at_once, under_way)
+        await self.may_end[-1]
+        return [Refusal("out_of_stock", "No.")] * len(requests)
+
+    async def find_held(self, sku_ids: Collection[str]) -> Collection[str]:
+        return sku_ids
+
+
+def _intake_of(placing: _Placing) -> Intake:
+    return Intake(
+        placing.place,
+        find_held=placing.find_held,
+        batch_size_max=2,
+        waiting_count_max=100,
+        batches_under_way_max=2,
+    )
+
+
+async def _gathered(intake: Intake, placing: _Placing) -> list[asyncio.Task[Answer]]:
+    """Let seven ask; two batches of two are under way then, and three requests wait."""
+    asking = [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(7)]
+    await until(lambda: placing.begun == [2, 2] and len(intake._waiting) == 3)
+    return asking
+
+
+async def test_while_two_batches_are_under_way_no_third_begins() -> None:
+    placing = _Placing()
+    intake = _intake_of(placing)
+    stop = asyncio.Event()
+    running = asyncio.create_task(intake.run(stop))
+    asking = await _gathered(intake, placing)
+
+    # The later of the two may well be the first to end.
+    placing.may_end[1].set_result(None)
+    await until(lambda: placing.begun == [2, 2, 2])
+    assert [one.done() for one in asking] == [False, False, True, True, False, False, False]
+    stop.set()
+    for number in (0, 2):
+        placing.may_end[number].set_result(None)
+    await until(lambda: placing.begun == [2, 2, 2, 1])
+    placing.may_end[3].set_result(None)
+
+    async with asyncio.timeout(PATIENCE_S):
+        answers = await asyncio.gather(*asking)
+        await running
+    assert [type(answer) for answer in answers] == [Refusal] * 7
+    assert placing.most_at_once == 2
+
+
+@pytest.mark.parametrize("under_way_count", [0, 2])
+async def test_who_is_in_any_batch_or_waits_is_told_when_all_is_cut_off(
+    under_way_count: int,
+) -> None:
+    placing = _Placing()
+    intake = _intake_of(placing)
+    running = asyncio.create_task(intake.run(asyncio.Event()))
+    if under_way_count:
+        asking = await _gathered(intake, placing)
+    else:
+        asking = [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(7)]
+        # They have asked, their batches are made up, and neither has begun.
+        await until(lambda: not intake._is_closed)
+        while len(intake._waiting) != 3:
+            await asyncio.sleep(0)
+    assert len(placing.begun) == under_way_count
+
+    running.cancel()
+    async with asyncio.timeout(PATIENCE_S):
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [StoreUnavailableError] * 7
+    assert running.cancelled()
+
+
+def _any_request(key: str = "k") -> PlaceOrder:
     return PlaceOrder(
-        key=RequestKey("ann", "header", "k"),
+        key=RequestKey("ann", "header", key),
         body_hash="hash",
         token_issued_at=None,
         wanted=(),
