@@ -61,6 +61,7 @@ from orderkeep.instant import MICROSECONDS_PER_SECOND
 from orderkeep.logs import configure_logging
 from orderkeep.messaging.headers import decode_headers
 from orderkeep.settings import Settings
+from orderkeep.wiring.collector import spare_what_stays
 from orderkeep.wiring.storage import build_outboxes, open_brokers, open_database
 from tests.servers.postgresql import PostgresServer
 
@@ -252,6 +253,8 @@ def run(*, round_count: int = ROUND_COUNT) -> dict[str, Any]:
         dispatching = Dispatching(server=server, template=template, folder=Path(directory))
         uvloop.run(dispatching.fill())
         tidy_up(server, template)
+        # As in the service; whoever publishes beside it has the same of it.
+        spare_what_stays()
         measure(dispatching, round_count=round_count)
         with (
             own_database(server, template=template) as name,

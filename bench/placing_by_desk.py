@@ -12,6 +12,7 @@ from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Receiver
 from orderkeep.orders.pricing import WantedLine
 from orderkeep.settings import Settings
+from orderkeep.wiring.collector import spare_what_stays
 from orderkeep.wiring.order_parts import build_order_desk
 from orderkeep.wiring.storage import build_outboxes, open_database
 
@@ -105,6 +106,7 @@ async def place_by_desk(
     requests = order_requests(is_hot=is_hot, first_number=first_number)
     answered: list[tuple[float, float]] = []
     async with open_desk(settings) as desk:
+        spare_what_stays()
         counted_from_s = loop.time() + warm_up_s
         ends_at_s = counted_from_s + measured_s
 

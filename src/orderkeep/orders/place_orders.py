@@ -37,7 +37,7 @@ from orderkeep.orders.store.requests import (
     find_claims,
     release_claims,
 )
-from orderkeep.orders.store.stock import Movement, Sku, change_stock, insert_movements, lock_skus
+from orderkeep.orders.store.stock import Movement, change_stock, insert_movements, lock_skus
 from orderkeep.refusal import Refusal
 
 
@@ -149,7 +149,7 @@ async def place_orders(
         earlier=earlier,
         available={sku.sku_id: sku.available for sku in skus.values()},
     )
-    _decide(numbered, decided=decided, skus=skus, rules=rules, now=now)
+    _decide(numbered, decided=decided, catalogue=skus, rules=rules, now=now)
     await _settle_claims(transaction, claims=claims, fresh=fresh, accepted=decided.accepted)
     await _write(transaction, list(decided.orders.values()), outbox=outbox, now=now)
     return await _answer(transaction, numbered, decided=decided)
@@ -173,11 +173,10 @@ def _decide(
     numbered: Sequence[_Numbered],
     *,
     decided: _Decided,
-    skus: Mapping[str, Sku],
+    catalogue: Mapping[str, CatalogueEntry],
     rules: PlacingRules,
     now: Instant,
 ) -> None:
-    catalogue = {sku.sku_id: _entry(sku) for sku in skus.values()}
     for one in numbered:
         try:
             decided.answers.append(
@@ -343,14 +342,4 @@ def _beginning(order: Order) -> HistoryEntry:
         cause="buyer",
         actor=order.user_id,
         changed_at=order.created_at,
-    )
-
-
-def _entry(sku: Sku) -> CatalogueEntry:
-    return CatalogueEntry(
-        sku_id=sku.sku_id,
-        title=sku.title,
-        unit_price_minor=sku.unit_price_minor,
-        currency=sku.currency,
-        is_active=sku.is_active,
     )

@@ -2,25 +2,31 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from orderkeep.contracts.amount import check_amount, text_of_minor
 from orderkeep.orders.order import OrderLine
 from orderkeep.refusal import Refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogueEntry:
-    """What the catalogue says of a SKU.
+class CatalogueEntry(Protocol):
+    """What the catalogue says of a SKU, whatever else is known of it."""
 
-    Attributes:
-        is_active: Whether it is for sale.
-    """
+    @property
+    def sku_id(self) -> str: ...
 
-    sku_id: str
-    title: str
-    unit_price_minor: int
-    currency: str
-    is_active: bool
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def unit_price_minor(self) -> int: ...
+
+    @property
+    def currency(self) -> str: ...
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is for sale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

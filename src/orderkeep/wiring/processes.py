@@ -30,6 +30,7 @@ from orderkeep.orders.webhooks import release_webhook_claims
 from orderkeep.payments.carry_out_refunds import release_refund_claims
 from orderkeep.settings import Settings
 from orderkeep.web.server import listen
+from orderkeep.wiring.collector import spare_what_stays
 from orderkeep.wiring.keys import find_jwt_secret
 from orderkeep.wiring.parts import Role
 from orderkeep.wiring.preparation import Preparation, WrongSetupError
@@ -134,6 +135,7 @@ async def _run(settings: Settings, plan: _Plan, *, stop: asyncio.Event, announce
         if not plan.awaits_database:
             await _bring_schema_up(settings)
         async with _built_shop(settings, plan) as shop:
+            spare_what_stays()
             announce(listener.url)
             await run_shop(shop, listener=listener, stop=stop, shutdown_s=settings.shutdown_s)
     finally:

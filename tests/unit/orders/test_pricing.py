@@ -4,18 +4,23 @@ import pytest
 
 from orderkeep.orders.order import OrderLine
 from orderkeep.orders.pricing import CatalogueEntry, Pricing, WantedLine, price
+from orderkeep.orders.store.stock import Sku
 from orderkeep.refusal import Refusal
 
 
 def entry(
     sku_id: str, *, unit_price_minor: int, currency: str = "CNY", is_active: bool = True
 ) -> CatalogueEntry:
-    return CatalogueEntry(
+    return Sku(
         sku_id=sku_id,
+        product_id=None,
         title=f"The {sku_id}",
         unit_price_minor=unit_price_minor,
         currency=currency,
         is_active=is_active,
+        available=0,
+        reserved=0,
+        sold=0,
     )
 
 
