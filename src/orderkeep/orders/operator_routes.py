@@ -2,10 +2,11 @@
 
 from typing import Literal
 
-from litestar import Response, get, post, put
+from litestar import get, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from orderkeep.answer import Answer
 from orderkeep.contracts.amount import minor_of_text
 from orderkeep.contracts.page import (
     PAGE_LIMIT_DEFAULT,
@@ -87,13 +88,13 @@ async def find_orders(  # noqa: PLR0917 (the framework passes each by name)
 @get("/admin/orders/{order_no:str}", opt=_READ, tags=["Operators"], summary="Show any order")
 async def get_any_order(
     order_no: FromPath[str], order_desk: Orders, if_none_match: IfNoneMatch = None
-) -> Response[OrderAnswer | None]:
+) -> Answer[OrderAnswer | None]:
     """Show any order, and whose it is."""
     order = await order_desk.get(order_no, user_id=None)
     tag = {"ETag": version_tag(order.version)}
     if is_none_match(if_none_match, version=order.version):
-        return Response(None, status_code=304, headers=tag)
-    return Response(operator_order_answer(order), headers=tag)
+        return Answer(None, status_code=304, headers=tag)
+    return Answer(operator_order_answer(order), headers=tag)
 
 
 @get(
@@ -121,7 +122,7 @@ async def cancel_any_order(
     order_desk: Orders,
     data: JSONBody[CancelOrderBody | None] = None,
     if_match: IfMatch = None,
-) -> Response[OrderAnswer]:
+) -> Answer[OrderAnswer]:
     """Cancel an unpaid order of any user; cancelling it again changes nothing."""
     order = await order_desk.cancel(
         CancelOrder(
@@ -133,7 +134,7 @@ async def cancel_any_order(
             expected_version=find_expected_version(if_match),
         )
     )
-    return Response(operator_order_answer(order), headers={"ETag": version_tag(order.version)})
+    return Answer(operator_order_answer(order), headers={"ETag": version_tag(order.version)})
 
 
 @put("/admin/skus/{sku_id:str}", opt=_WRITE, tags=["Operators"], summary="Write a SKU")
@@ -142,7 +143,7 @@ async def put_sku(
     sku_id: FromPath[str],
     data: JSONBody[PutSkuBody],
     catalogue_desk: Catalogue,
-) -> Response[StockedSkuAnswer]:
+) -> Answer[StockedSkuAnswer]:
     """Write what the catalogue says of a SKU; its stock only when it is created."""
     sku, is_new = await catalogue_desk.put(
         SkuEntry(
@@ -156,7 +157,7 @@ async def put_sku(
         ),
         act=Act(actor=request.user.user_id, reason=data.reason),
     )
-    return Response(stocked_sku_answer(sku), status_code=201 if is_new else 200)
+    return Answer(stocked_sku_answer(sku), status_code=201 if is_new else 200)
 
 
 @get("/admin/skus/{sku_id:str}", opt=_READ, tags=["Operators"], summary="Show a SKU's stock")

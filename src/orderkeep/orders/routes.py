@@ -4,12 +4,13 @@ import hashlib
 from typing import Annotated, TypeAlias
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Request, get, post
 from litestar.datastructures import State
 from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, SkipValidation
 
+from orderkeep.answer import Answer
 from orderkeep.contracts.amount import minor_of_text
 from orderkeep.contracts.caller import Caller
 from orderkeep.contracts.page import (
@@ -70,9 +71,9 @@ async def place_order(
     data: JSONBody[PlaceOrderBody],
     order_desk: Orders,
     idempotency_key: IdempotencyKey = None,
-) -> Response[OrderAnswer]:
+) -> Answer[OrderAnswer]:
     """Place an order, once for each key: the token in the body, or the header."""
-    keys = [] if idempotency_key is None else request.headers.getall("Idempotency-Key")
+    keys = [] if idempotency_key is None else _keys_of(request)
     kind, key = choose_key(token=data.token, headers=keys)
     placed = await order_desk.place(
         OrderRequest(
@@ -97,7 +98,7 @@ async def place_order(
     }
     if placed.is_replayed:
         headers["Idempotent-Replayed"] = "true"
-    return Response(order_answer(placed.order), headers=headers)
+    return Answer(order_answer(placed.order), headers=headers)
 
 
 @get("/orders/{order_no:str}", opt=_USER, tags=["Orders"], summary="Show an order")
@@ -106,13 +107,13 @@ async def get_order(
     order_no: FromPath[str],
     order_desk: Orders,
     if_none_match: IfNoneMatch = None,
-) -> Response[OrderAnswer | None]:
+) -> Answer[OrderAnswer | None]:
     """Show one of the caller's orders; operators see any."""
     order = await order_desk.get(order_no, user_id=_whose(request))
     tag = {"ETag": version_tag(order.version)}
     if is_none_match(if_none_match, version=order.version):
-        return Response(None, status_code=304, headers=tag)
-    return Response(order_answer(order), headers=tag)
+        return Answer(None, status_code=304, headers=tag)
+    return Answer(order_answer(order), headers=tag)
 
 
 @get("/orders", opt=_USER, tags=["Orders"], summary="List one's orders")
@@ -146,7 +147,7 @@ async def cancel_order(
     order_desk: Orders,
     data: JSONBody[CancelOrderBody | None] = None,
     if_match: IfMatch = None,
-) -> Response[OrderAnswer]:
+) -> Answer[OrderAnswer]:
     """Cancel an unpaid order; cancelling it again changes nothing."""
     order = await order_desk.cancel(
         CancelOrder(
@@ -158,7 +159,7 @@ async def cancel_order(
             expected_version=find_expected_version(if_match),
         )
     )
-    return Response(order_answer(order), headers={"ETag": version_tag(order.version)})
+    return Answer(order_answer(order), headers={"ETag": version_tag(order.version)})
 
 
 @get(
@@ -215,6 +216,15 @@ def page_of_orders(orders: list[Order], *, limit: int) -> tuple[list[Order], str
     """
     shown = orders[:limit]
     return shown, encode_cursor(shown[-1].order_no) if len(orders) > limit else None
+
+
+def _keys_of(request: BuyerRequest) -> list[str]:
+    # Of a header that comes twice Litestar hands over one.
+    return [
+        value.decode("latin-1")
+        for name, value in request.scope["headers"]
+        if name == b"idempotency-key"
+    ]
 
 
 def _whose(request: BuyerRequest) -> str | None:
