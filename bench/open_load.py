@@ -6,18 +6,18 @@ slows no later arrival down, as strangers do not wait for each other. Where all 
 there may be are waiting for an answer, the arrival is given up and counted as one.
 """
 
-import asyncio
-import contextlib
 import json
+import selectors
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from typing import TypedDict
 
-import uvloop
-
-# Arrivals that fall due between two looks are sent together.
+# Arrivals that fall due between two looks are sent together, and answers are read together: by so
+# much at most an answer seems later than it is.
 _LOOK_AGAIN_S = 0.002
 
 # Whoever has no answer by then has none, and is counted so.
@@ -27,6 +27,7 @@ _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"\r\ncontent-length:"
 _RETRY_AFTER = b"\r\nretry-after:"
 _STATUS = slice(9, 12)
+_READ_BYTES = 64 * 1024
 
 
 class OpenJob(TypedDict):
@@ -100,135 +101,152 @@ class _Tally:
         }
 
 
-class _Connection(asyncio.Protocol):
+class _Connection:
     """One connection, with at most one request under way."""
 
-    def __init__(self, arrivals: "_Arrivals") -> None:
-        self._arrivals = arrivals
+    __slots__ = ("_received", "due_at_s", "is_open", "request", "socket", "tally")
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.socket()
+        self.socket.settimeout(0)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.connect_ex(address)
+        self.is_open = False
+        self.request = b""
+        self.tally: _Tally | None = None
+        self.due_at_s = 0.0
         self._received = b""
-        self._tally: _Tally | None = None
-        self._due_at_s = 0.0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a connection can be written to
-        self._transport = transport
+    def read(self) -> bytes | None:
+        """Return the head of the answer, in lower case, once the answer is whole; else None.
 
-    def send(self, request: bytes, *, tally: _Tally, due_at_s: float) -> None:
-        self._tally, self._due_at_s = tally, due_at_s
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, separator, body = self._received.partition(_HEAD_END)
-        if not separator:
-            return
+        Raises:
+            OSError: the connection has ended.
+        """
+        received = self.socket.recv(_READ_BYTES)
+        if not received:
+            raise ConnectionResetError
+        if self._received:
+            received = self._received + received
+        head, separator, body = received.partition(_HEAD_END)
         head = head.lower()
-        if len(body) < int(head.partition(_LENGTH)[2].partition(b"\r\n")[0]):
-            return
+        if not separator or len(body) < int(head.partition(_LENGTH)[2].partition(b"\r\n")[0]):
+            self._received = received
+            return None
         self._received = b""
-        if self._tally is not None:
-            self._tally.note(head, took_s=time.perf_counter() - self._due_at_s)
-            self._tally = None
-            self._arrivals.note_end()
-        self._arrivals.free.append(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (as asyncio has it)
-        if self in self._arrivals.free:
-            self._arrivals.free.remove(self)
-        self.give_up()
-
-    def give_up(self) -> None:
-        """Count the request that is under way, if one is, as never answered."""
-        if self._tally is not None:
-            self._tally.answers["none"] += 1
-            self._tally = None
-            self._arrivals.note_end()
-
-    def close(self) -> None:
-        self._transport.abort()
+        return head
 
 
 class _Arrivals:
-    """Sends what is due, on whichever connection is free."""
+    """Sends what is due, on whichever connection is free.
+
+    One loop over plain sockets: what an event loop's library takes for each of them would be taken
+    from the service.
+    """
 
     def __init__(self, job: OpenJob) -> None:
         self._job = job
-        self.free: list[_Connection] = []
+        self._address = (job["host"], job["port"])
+        self._selector = selectors.DefaultSelector()
+        self._never = threading.Event()
+        self._free: list[_Connection] = []
+        self._open_count = 0
         self._under_way_count = 0
-        self._is_quiet = asyncio.Event()
-        self._all: list[_Connection] = []
-        self._opening: set[asyncio.Task[None]] = set()
-        self._opening_count = 0
         self._heads = [_head(job, token) for token in job["tokens"]]
         self._tails = [_tail(body.encode()) for body in job["bodies"]]
-        self.tallies = [_Tally() for _ in range(int(job["duration_s"]) + 1)]
+        self._tallies = [_Tally() for _ in range(int(job["duration_s"]) + 1)]
 
-    async def run(self) -> list[Second]:
+    def run(self) -> list[Second]:
         begun_at_s = time.perf_counter()
-        count = int(self._job["requests_per_s"] * self._job["duration_s"])
+        rate = self._job["requests_per_s"]
+        count = int(rate * self._job["duration_s"])
         number = 0
         while number < count:
             now_s = time.perf_counter()
-            due_count = min(count, int((now_s - begun_at_s) * self._job["requests_per_s"]) + 1)
+            due_count = min(count, int((now_s - begun_at_s) * rate) + 1)
             while number < due_count:
                 self._arrive(number, begun_at_s=begun_at_s, now_s=now_s)
                 number += 1
-            await asyncio.sleep(_LOOK_AGAIN_S)
-        await self._await_answers()
-        return [tally.as_second() for tally in self.tallies[: int(self._job["duration_s"])]]
+            self._read_until(now_s + _LOOK_AGAIN_S)
+        give_up_at_s = time.perf_counter() + _ANSWER_S_MAX
+        while self._under_way_count and (now_s := time.perf_counter()) < give_up_at_s:
+            self._read_until(now_s + _LOOK_AGAIN_S)
+        for key in list(self._selector.get_map().values()):
+            self._end(key.data)
+        return [tally.as_second() for tally in self._tallies[: int(self._job["duration_s"])]]
 
     def _arrive(self, number: int, *, begun_at_s: float, now_s: float) -> None:
         due_s = number / self._job["requests_per_s"]
         due_at_s = begun_at_s + due_s
-        tally = self.tallies[int(due_s)]
+        tally = self._tallies[int(due_s)]
         tally.sent_late += now_s - due_at_s > _LATE_S
-        request = b"".join(
+        if self._free:
+            connection = self._free.pop()
+        elif self._open_count < self._job["connection_count_max"]:
+            self._open_count += 1
+            connection = _Connection(self._address)
+            self._selector.register(connection.socket, selectors.EVENT_WRITE, connection)
+        else:
+            tally.given_up += 1
+            return
+        self._under_way_count += 1
+        connection.tally, connection.due_at_s = tally, due_at_s
+        connection.request = b"".join(
             (
                 self._heads[number % len(self._heads)],
                 str(number).encode(),
                 self._tails[number % len(self._tails)],
             )
         )
-        if self.free:
-            self._under_way_count += 1
-            self.free.pop().send(request, tally=tally, due_at_s=due_at_s)
-            return
-        if len(self._all) + self._opening_count >= self._job["connection_count_max"]:
-            tally.given_up += 1
-            return
-        self._opening_count += 1
-        self._under_way_count += 1
-        task = asyncio.ensure_future(self._open(request, tally=tally, due_at_s=due_at_s))
-        self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        if connection.is_open:
+            self._send(connection)
 
-    async def _open(self, request: bytes, *, tally: _Tally, due_at_s: float) -> None:
+    def _send(self, connection: _Connection) -> None:
         try:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: _Connection(self), self._job["host"], self._job["port"]
-            )
+            sent_count = connection.socket.send(connection.request)
         except OSError:
-            tally.answers["none"] += 1
-            self.note_end()
+            self._end(connection)
             return
-        finally:
-            self._opening_count -= 1
-        self._all.append(connection)
-        connection.send(request, tally=tally, due_at_s=due_at_s)
+        # The kernel takes far more than one request for a connection on which nothing else waits.
+        assert sent_count == len(connection.request), "a request was cut in two"
 
-    def note_end(self) -> None:
-        """Count a request as no longer under way."""
-        self._under_way_count -= 1
-        if not self._under_way_count:
-            self._is_quiet.set()
+    def _read_until(self, until_s: float) -> None:
+        """Take what has come, and rest through the time that is left: many are read in one look."""
+        for key, _ in self._selector.select(0):
+            self._take(key.data)
+        if (left_s := until_s - time.perf_counter()) > 0:
+            self._never.wait(left_s)
 
-    async def _await_answers(self) -> None:
-        self._is_quiet.clear()
-        if self._under_way_count:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._is_quiet.wait(), _ANSWER_S_MAX)
-        for connection in self._all:
-            connection.give_up()
-            connection.close()
+    def _take(self, connection: _Connection) -> None:
+        if not connection.is_open:
+            connection.is_open = True
+            self._selector.modify(connection.socket, selectors.EVENT_READ, connection)
+            self._send(connection)
+            return
+        try:
+            head = connection.read()
+        except OSError:
+            self._end(connection)
+            return
+        if head is None:
+            return
+        if connection.tally is not None:
+            connection.tally.note(head, took_s=time.perf_counter() - connection.due_at_s)
+            connection.tally = None
+            self._under_way_count -= 1
+        self._free.append(connection)
+
+    def _end(self, connection: _Connection) -> None:
+        """Close the connection; what is under way on it is never answered."""
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+        self._open_count -= 1
+        if connection in self._free:
+            self._free.remove(connection)
+        if connection.tally is not None:
+            connection.tally.answers["none"] += 1
+            connection.tally = None
+            self._under_way_count -= 1
 
 
 def _head(job: OpenJob, token: str) -> bytes:
@@ -242,10 +260,6 @@ def _head(job: OpenJob, token: str) -> bytes:
 
 def _tail(body: bytes) -> bytes:
     return (b"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)) + body
-
-
-async def _run(job: OpenJob) -> list[Second]:
-    return await _Arrivals(job).run()
 
 
 def run_open_load(job: OpenJob) -> list[Second]:
@@ -266,6 +280,4 @@ def run_open_load(job: OpenJob) -> list[Second]:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        seconds = runner.run(_run(json.load(sys.stdin)))
-    json.dump(seconds, sys.stdout)
+    json.dump(_Arrivals(json.load(sys.stdin)).run(), sys.stdout)
