@@ -44,6 +44,7 @@ from bench.outbox_dispatch import (
     fill,
     peer_round,
 )
+from bench.plots import Plot
 from bench.servers import (
     count_of,
     own_database,
@@ -72,9 +73,12 @@ ROUND_COUNT = 2
 FULL_SIZES = {"round_count": 9}
 
 # Each leaves a timeout check, two cart items and `order.created`, which reaches two queues.
-ORDER_COUNT = 3000
+ORDER_COUNT = 5000
 
-DISPATCHER = "the dispatcher"
+# By how many rows it reads at a time: as it is when nobody sets it, and as who has much to send
+# sets it (`ORDERKEEP_OUTBOX_BATCH_SIZE`).
+BATCH_SIZES = {"the dispatcher": 100, "the dispatcher, 500 rows at a time": 500}
+OURS = tuple(BATCH_SIZES)
 
 # What this is to reach; missed is said, and no failure.
 LIMIT_BAR = 0.7
@@ -97,9 +101,14 @@ class Dispatching:
     event_count: int = 0
     rates: dict[str, list[float]] = field(default_factory=dict)
 
-    def settings(self, name: str, *, broker_url: str | None = None) -> Settings:
+    def settings(
+        self, name: str, *, broker_url: str | None = None, batch_size: int = 100
+    ) -> Settings:
         """Return the settings for the named database."""
-        environment = {"ORDERKEEP_DATABASE_URL": self.server.url(name)}
+        environment = {
+            "ORDERKEEP_DATABASE_URL": self.server.url(name),
+            "ORDERKEEP_OUTBOX_BATCH_SIZE": str(batch_size),
+        }
         if broker_url is not None:
             environment["ORDERKEEP_BROKER_URL"] = broker_url
         return settings_for(self.folder, environment=environment)
@@ -218,13 +227,15 @@ def measure(dispatching: Dispatching, *, round_count: int) -> None:
     """Measure all ways in turns."""
     server = dispatching.server
     for number in range(round_count):
-        for way in (DISPATCHER, *KINDS, *([LIBRABBITMQ] if has_librabbitmq() else [])):
+        for way in (*OURS, *KINDS, *([LIBRABBITMQ] if has_librabbitmq() else [])):
             with (
                 own_database(server, template=dispatching.template) as name,
                 own_vhost(rabbitmq_server()) as broker_url,
             ):
-                settings = dispatching.settings(name, broker_url=broker_url)
-                if way == DISPATCHER:
+                settings = dispatching.settings(
+                    name, broker_url=broker_url, batch_size=BATCH_SIZES.get(way, 100)
+                )
+                if way in OURS:
                     rate = uvloop.run(dispatching.by_dispatcher(settings))
                     left_count = count_of(
                         server, name, "SELECT count(*) FROM order_outbox WHERE state <> 'sent'"
@@ -234,7 +245,7 @@ def measure(dispatching: Dispatching, *, round_count: int) -> None:
                         raise WrongBooksError(message)
                 else:
                     rate = uvloop.run(dispatching.by_bare_publisher(way, settings))
-                repeat_count = 1 if way == DISPATCHER else REPEAT_COUNT
+                repeat_count = 1 if way in OURS else REPEAT_COUNT
                 check_queues(broker_url, _expected_in_queues(repeat_count * ORDER_COUNT))
             dispatching.rates.setdefault(way, []).append(rate)
             say(f"  round {number + 1} of {round_count}, {way}: {rate:,.0f} events/s")
@@ -264,7 +275,7 @@ def run(*, round_count: int = ROUND_COUNT) -> dict[str, Any]:
                 dispatching.by_peer(dispatching.settings(name, broker_url=broker_url))
             )
     figures = {way: figure_of(rates) for way, rates in dispatching.rates.items()}
-    ours = figures[DISPATCHER].median
+    ours = max(figures[way].median for way in OURS)
     peer_rate = PEER_BATCH_SIZE / max(PEER_INTERVAL_S, peer_s)
     return {
         "servers": measured_on,
@@ -274,7 +285,7 @@ def run(*, round_count: int = ROUND_COUNT) -> dict[str, Any]:
         "of_the_limit": {
             way: round(ours / figure.median, 2)
             for way, figure in figures.items()
-            if way != DISPATCHER
+            if way not in OURS
         },
         "simulated_peer": {
             "round_s": round(peer_s, 3),
@@ -295,9 +306,9 @@ def show(results: dict[str, Any]) -> str:
                 "Outbox events per second, PostgreSQL to quorum queues: median of"
                 f" {results['rounds']} rounds (lowest to highest), in turns,"
                 f" {results['events']:,} events each",
-                ["", "events/s", "the dispatcher is"],
+                ["", "events/s", "the faster is"],
                 [
-                    [DISPATCHER, str(Figure(**results["events_per_s"][DISPATCHER])), ""],
+                    *([way, str(Figure(**results["events_per_s"][way])), ""] for way in OURS),
                     *(
                         [
                             way,
@@ -325,6 +336,18 @@ def show(results: dict[str, Any]) -> str:
             ),
         ]
     )
+
+
+def plots(results: dict[str, Any]) -> list[Plot]:
+    """Return the plot of all that was measured, without the peer, which it would not show."""
+    return [
+        Plot(
+            name="dispatch",
+            title="Events per second, from the outbox to quorum queues",
+            bars={way: Figure(**one) for way, one in results["events_per_s"].items()},
+            ours=OURS,
+        )
+    ]
 
 
 if __name__ == "__main__":

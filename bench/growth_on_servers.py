@@ -28,6 +28,7 @@ from bench.figures import Figure, SkippedError, bar_line, figure_of, keep, say, 
 from bench.outbox_dispatch import dispatch_all, dispatcher_of
 from bench.placing_by_desk import place_by_desk
 from bench.placing_due import place_due
+from bench.plots import Plot
 from bench.servers import (
     count_of,
     own_database,
@@ -358,6 +359,19 @@ def show(results: dict[str, Any]) -> str:
             ),
         ]
     )
+
+
+def plots(results: dict[str, Any]) -> list[Plot]:
+    """Return one plot for each thing that is done."""
+    return [
+        Plot(
+            name=f"growth-{what}",
+            title=f"{what.capitalize()}, per second, with {results['orders']:,} orders or none",
+            bars={size: Figure(**one[size]) for size in (EMPTY, FULL)},
+            ours=[FULL],
+        )
+        for what, one in results["rates"].items()
+    ]
 
 
 if __name__ == "__main__":

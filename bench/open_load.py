@@ -27,13 +27,14 @@ _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"\r\ncontent-length:"
 _RETRY_AFTER = b"\r\nretry-after:"
 _STATUS = slice(9, 12)
+# An answer is far smaller.
 _READ_BYTES = 64 * 1024
 
 
 class OpenJob(TypedDict):
     """What to send: `requests_per_s` for `duration_s`, with bodies and tokens in turn.
 
-    No more than `connection_count_max` connections are opened.
+    No more than `connection_count_max` connections are open at once.
     """
 
     host: str
@@ -102,7 +103,14 @@ class _Tally:
 
 
 class _Connection:
-    """One connection, with at most one request under way."""
+    """One connection, with at most one request under way.
+
+    Attributes:
+        is_open: It has been connected, or has failed to be, which sending will tell.
+        request: What is sent once it is open.
+        tally: Where the request under way is counted; None while there is none.
+        due_at_s: When that request was due.
+    """
 
     __slots__ = ("_received", "due_at_s", "is_open", "request", "socket", "tally")
 
@@ -148,6 +156,7 @@ class _Arrivals:
         self._job = job
         self._address = (job["host"], job["port"])
         self._selector = selectors.DefaultSelector()
+        # Nobody sets it: waiting for it is a rest, in which answers gather.
         self._never = threading.Event()
         self._free: list[_Connection] = []
         self._open_count = 0

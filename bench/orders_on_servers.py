@@ -28,6 +28,7 @@ from bench.figures import Figure, bar_line, figure_of, keep, quantile, say, tabl
 from bench.http_load import run_load
 from bench.placing_by_desk import Placed, place_by_desk
 from bench.placing_limit import CLIENT_COUNTS, install_limit, place_by_pgbench, place_samples
+from bench.plots import Plot
 from bench.running_shop import running_processes
 from bench.servers import (
     count_of,
@@ -52,7 +53,7 @@ FULL_SIZES = {"round_count": 9, "measured_s": 5}
 WARM_UP_S = 1
 MEASURED_S = 2
 
-# Two full batches: while one commits, the next is whole.
+# Two full batches: as many as are under way at once.
 WAITING_COUNT = 256
 
 CONNECTION_COUNT = 128
@@ -319,6 +320,19 @@ def show(results: dict[str, Any]) -> str:
             *bars,
         ]
     )
+
+
+def plots(results: dict[str, Any]) -> list[Plot]:
+    """Return one plot for many SKUs and one for one."""
+    return [
+        Plot(
+            name=f"orders-{heat.replace(' ', '-').lower()}",
+            title=f"Orders per second, {heat}",
+            bars={way: Figure(**one["orders_per_s"]) for way, one in found["ways"].items()},
+            ours=(DESK, HTTP, HTTP_ALONE),
+        )
+        for heat, found in results["heats"].items()
+    ]
 
 
 if __name__ == "__main__":

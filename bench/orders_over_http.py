@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.figures import Figure, bar_line, figure_of, keep, quantile, say, table
 from bench.http_load import Outcome, run_load
+from bench.plots import Plot
 from bench.running_shop import RunningShop, running_shop
 from bench.sizes import arguments_of
 from bench.stage import order_bodies, settings_for, stocked_database, user_tokens
@@ -232,6 +233,23 @@ def show(results: dict[str, Any]) -> str:
             ),
         ]
     )
+
+
+def plots(results: dict[str, Any]) -> list[Plot]:
+    """Return the plot of all that was measured."""
+    bars = {
+        f"{variant}: {side}": Figure(**one["orders_per_s"])
+        for variant, found in results["variants"].items()
+        for side, one in found["sides"].items()
+    }
+    return [
+        Plot(
+            name="embedded",
+            title="Orders per second over HTTP, on the embedded engine",
+            bars=bars,
+            ours=[label for label in bars if label.endswith(": batched")],
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from bench.bare_librabbitmq import LIBRABBITMQ, consume_from_c, has_librabbitmq
 from bench.books import WrongBooksError
 from bench.figures import Figure, bar_line, figure_of, keep, say, table
 from bench.placing_by_desk import open_desk, order_requests
+from bench.plots import Plot
 from bench.servers import (
     own_database,
     own_vhost,
@@ -326,6 +327,18 @@ def show(results: dict[str, Any]) -> str:
             ),
         ]
     )
+
+
+def plots(results: dict[str, Any]) -> list[Plot]:
+    """Return the plot of all that was measured."""
+    return [
+        Plot(
+            name="payments",
+            title="Payments per second, from a quorum queue; only the first is committed",
+            bars={way: Figure(**one) for way, one in results["payments_per_s"].items()},
+            ours=[CONSUMER],
+        )
+    ]
 
 
 if __name__ == "__main__":

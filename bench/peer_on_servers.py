@@ -27,6 +27,7 @@ from bench.figures import Figure, bar_line, figure_of, keep, quantile, say, tabl
 from bench.http_load import run_load
 from bench.orders_on_servers import HEATS, HTTP_ORDERS_PER_S_MAX, Measured
 from bench.placing_by_desk import Placed
+from bench.plots import Plot
 from bench.running_peer import (
     check_peer,
     make_tables,
@@ -285,6 +286,23 @@ def show(results: dict[str, Any]) -> str:
             ),
         ]
     )
+
+
+def plots(results: dict[str, Any]) -> list[Plot]:
+    """Return the plot of all that was measured."""
+    bars = {
+        f"{way}, {heat}": Figure(**one["orders_per_s"])
+        for heat, ways in results["heats"].items()
+        for way, one in ways.items()
+    }
+    return [
+        Plot(
+            name="peer",
+            title="Orders per second over HTTP",
+            bars=bars,
+            ours=[label for label in bars if label.startswith(ORDERKEEP)],
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ async def place_by_desk(
     requests = order_requests(is_hot=is_hot, first_number=first_number)
     answered: list[tuple[float, float]] = []
     async with open_desk(settings) as desk:
+        # As in the service.
         spare_what_stays()
         counted_from_s = loop.time() + warm_up_s
         ends_at_s = counted_from_s + measured_s

@@ -16,10 +16,10 @@ from orderkeep.orders.desk import OrderDesk
 from orderkeep.orders.order import CloseDecision, Order, Status, Transition, close_when_due
 from orderkeep.orders.order import cancel as decide_cancel
 from orderkeep.orders.pricing import Pricing, WantedLine, price
-from orderkeep.orders.stock import MovementKind, StockCounts
+from orderkeep.orders.stock import MovementKind, Sku, StockCounts
 from orderkeep.orders.store.orders import find_due_order_nos
 from orderkeep.orders.store.requests import Claim, RequestKey
-from orderkeep.orders.store.stock import Sku, lock_skus
+from orderkeep.orders.store.stock import lock_skus
 from orderkeep.orders.sweep import CLOSED_PER_TRANSACTION_MAX, Sweep
 from orderkeep.refusal import Refusal
 from tests.planted_bugs.plant import Plant

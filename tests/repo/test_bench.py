@@ -4,6 +4,7 @@ import importlib
 import inspect
 import re
 from types import ModuleType
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -65,3 +66,35 @@ def test_a_peer_has_nothing_of_ours() -> None:
 
 def _row(name: str) -> str:
     return next(line for line in PAGE.splitlines() if line.startswith(f"| `{name}` |"))
+
+
+def test_a_plot_shows_every_bar_and_whose_it_is() -> None:
+    plots = importlib.import_module("bench.plots")
+    figure = importlib.import_module("bench.figures").Figure
+    plot = plots.Plot(
+        name="some",
+        title="Orders per second, <many> SKUs",
+        bars={
+            "a & b": figure(median=50.0, lowest=40.0, highest=60.0),
+            "ours": figure(median=1_200.4, lowest=1_100.0, highest=1_300.0),
+        },
+        ours=["ours"],
+    )
+
+    drawing = ET.fromstring(plots.svg_of(plot))  # noqa: S314 (our own)
+
+    namespace = "{http://www.w3.org/2000/svg}"
+    texts = [element.text for element in drawing.iter(f"{namespace}text")]
+    assert texts == ["Orders per second, <many> SKUs", "a & b", "50", "ours", "1,200"]
+    bars = [element.attrib for element in drawing.iter(f"{namespace}rect")]
+    assert float(bars[1]["width"]) / float(bars[0]["width"]) == pytest.approx(24.0, rel=0.01)
+    assert bars[0]["fill"] != bars[1]["fill"]
+    highest = [float(element.attrib["x2"]) for element in drawing.iter(f"{namespace}line")]
+    assert max(highest) < float(drawing.attrib["width"])
+
+
+def test_the_page_shows_the_plots_that_are_there_and_no_others() -> None:
+    shown = set(re.findall(r"]\(plots/([\w-]+)\.svg\)", PAGE))
+
+    assert shown == {path.stem for path in (ROOT / "docs" / "plots").glob("*.svg")}
+    assert shown

@@ -4,7 +4,7 @@
     ...
     <!-- end -->
 
-`WRITE_DOCS=1 make test PYTEST_ARGS="-k docs"` writes them anew.
+`WRITE_DOCS=1 make test PYTEST_ARGS="-n 0 -k docs"` writes them anew.
 """
 
 import os
@@ -50,7 +50,7 @@ def check_part(document: Path, *, writer: str, text: str) -> None:
     if os.environ.get("WRITE_DOCS"):
         document.write_text(after)
         return
-    hint = f'{document.name} is not in step: WRITE_DOCS=1 make test PYTEST_ARGS="-k docs"'
+    hint = f'{document.name} is not in step: WRITE_DOCS=1 make test PYTEST_ARGS="-n 0 -k docs"'
     assert before == after, hint
 
 

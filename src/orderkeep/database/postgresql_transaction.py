@@ -4,6 +4,10 @@ Invariant: COMMIT is sent once for a transaction. Up to there an error leaves no
 the work may be run again; an error in place of the answer to COMMIT leaves open what happened, and
 is said to.
 
+At most one statement is under way. `execute_rows` returns once its statement is sent; the next one
+waits for the answer before it is sent, and COMMIT waits for it too. So what a statement breaks is
+raised at the next one or at the end of the work, and never after COMMIT.
+
 A crash before the commit leaves nothing: the server rolls back when the connection ends. One after
 it, before the answer, leaves all of it: callers tell the two apart by their own keys.
 
@@ -92,12 +96,12 @@ class PostgresTransaction:
         self._connection = connection
         self._answer_s = answer_s
         self.callbacks: list[Callable[[], None]] = []
-        self._under_way: asyncio.Future[str] | None = None
+        self._under_way: asyncio.Task[str] | None = None
 
     async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
         """Return every row that the statement yields."""
         compiled = statement.compiled_for(_DIALECT)
-        await self.settle()
+        await self.answered()
         rows = await self._connection.fetch(
             compiled.sql, *_values(compiled, parameters), timeout=self._answer_s
         )
@@ -106,7 +110,7 @@ class PostgresTransaction:
     async def fetch_one(self, statement: Statement, **parameters: Parameter) -> Row | None:
         """Return the first row that the statement yields, or None."""
         compiled = statement.compiled_for(_DIALECT)
-        await self.settle()
+        await self.answered()
         row = await self._connection.fetchrow(
             compiled.sql, *_values(compiled, parameters), timeout=self._answer_s
         )
@@ -121,7 +125,7 @@ class PostgresTransaction:
     async def execute(self, statement: Statement, **parameters: Parameter) -> int:
         """Run a statement and return how many rows it changed."""
         compiled = statement.compiled_for(_DIALECT)
-        await self.settle()
+        await self.answered()
         status = await self._connection.execute(
             compiled.sql, *_values(compiled, parameters), timeout=self._answer_s
         )
@@ -132,16 +136,17 @@ class PostgresTransaction:
     async def execute_rows(
         self, statement: RowStatement, rows: Sequence[Mapping[str, Value]]
     ) -> None:
-        """Run the statement for all rows at once."""
+        """Send the statement for all rows at once; see above for when it fails."""
         if not rows:
             return
         compiled = statement.at_once(for_all_rows).compiled_for(_DIALECT)
         columns = _columns(compiled, rows)
-        await self.settle()
-        self._under_way = asyncio.ensure_future(
+        await self.answered()
+        self._under_way = asyncio.create_task(
             self._connection.execute(compiled.sql, *columns, timeout=self._answer_s)
         )
-        # In the first turn of the loop it is written, and at the end of that one it leaves.
+        # In the next turn of the loop the driver writes it, at whose end uvloop sends it. Without
+        # these two it would leave only once the work waits for something.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
@@ -153,25 +158,25 @@ class PostgresTransaction:
             return []
         compiled = statement.at_once(for_all_rows).compiled_for(_DIALECT)
         columns = _columns(compiled, rows)
-        await self.settle()
+        await self.answered()
         yielded = await self._connection.fetch(compiled.sql, *columns, timeout=self._answer_s)
         return cast("list[Row]", yielded)  # a Record is a Mapping in all but name
 
-    async def settle(self) -> None:
+    async def answered(self) -> None:
         """Wait for the answer to the statement that is under way, if one is."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             await under_way
 
-    async def give_up(self, *, is_cancelled: bool) -> None:
-        """Have no statement under way any more, whatever has become of it."""
+    async def let_go(self) -> None:
+        """Wait until no statement is under way, whatever became of the last one."""
         under_way, self._under_way = self._under_way, None
         if under_way is None:
             return
-        if is_cancelled:
-            under_way.cancel()
+        # Bounded: each statement has its time limit.
         await asyncio.wait({under_way})
         if not under_way.cancelled():
+            # Looked at, or the loop complains of a failure that nobody was left to hear of.
             under_way.exception()
 
     def after_commit(self, callback: Callable[[], None]) -> None:
@@ -201,10 +206,10 @@ async def commit_work(
     try:
         await _begin_to_write(connection, begin, answer_s=answer_s)
         answer = await work(transaction)
-        await transaction.settle()
+        await transaction.answered()
         reach("database.before_commit")
     except BaseException as error:  # noqa: BLE001 (rolled back, and raised by its right name)
-        await transaction.give_up(is_cancelled=isinstance(error, asyncio.CancelledError))
+        await _let_go(transaction, connection, after=error)
         await _roll_back(connection, after=error)
         _raise(error, connection)
     await _commit(connection, answer_s=answer_s)
@@ -270,6 +275,20 @@ async def _commit(connection: "Connection", *, answer_s: float) -> None:
     if status != "COMMIT":
         message = "the work went on after one of its statements had failed; nothing is committed"
         raise RuntimeError(message)
+
+
+async def _let_go(
+    transaction: PostgresTransaction, connection: "Connection", *, after: BaseException
+) -> None:
+    """Have the connection to ourselves again, or end it."""
+    if isinstance(after, asyncio.CancelledError):
+        # What is under way ends with it.
+        connection.terminate()
+    try:
+        await transaction.let_go()
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 async def _roll_back(connection: "Connection", *, after: BaseException | None) -> None:

@@ -46,6 +46,9 @@ class Transaction(ReadTransaction, Protocol):
 
         Every row names every parameter of the statement. The order of rows is the order of locks,
         so callers sort them.
+
+        It may return before the rows are written. What they break is raised here, by the next
+        statement, or at the end of the work; nothing is committed then.
         """
 
     async def fetch_rows(

@@ -122,8 +122,8 @@ class OutboxSettling:
 
     def log(self, settlement: Settlement) -> None:
         """Tell of each row that is settled."""
-        # The services tell what happened; on the way of each message there is a line for those who
-        # look for one, and for the others not even the words of it.
+        # The services tell what happened. Each message has a line only for those who look for one;
+        # for the others its fields are not even gathered.
         if log.is_enabled_for(logging.DEBUG):
             for row in settlement.sent:
                 log.debug("outbox_published", **self._fields(row))

@@ -21,8 +21,8 @@ from orderkeep.contracts.text import (
 )
 from orderkeep.instant import Instant, rfc3339
 from orderkeep.orders.order import Order, OrderLine
+from orderkeep.orders.stock import Sku
 from orderkeep.orders.store.reports import TimedOutOrder
-from orderkeep.orders.store.stock import Sku
 
 
 class RequestBody(

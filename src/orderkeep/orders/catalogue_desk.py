@@ -11,10 +11,9 @@ from orderkeep.contracts.amount import text_of_minor
 from orderkeep.contracts.currency import check_currency
 from orderkeep.database.audit import Act, AuditEntry, append_audit
 from orderkeep.database.transaction import Database, ReadTransaction, Transaction
-from orderkeep.orders.stock import MovementKind, change_of
+from orderkeep.orders.stock import MovementKind, Sku, change_of
 from orderkeep.orders.store.stock import (
     Movement,
-    Sku,
     change_stock,
     find_movement,
     find_sku,

@@ -68,7 +68,7 @@ class OrderDesk:
         draw_number: Callable[[], int],
         batch_size_max: int,
         waiting_count_max: int,
-        batches_under_way_max: int = 1,
+        batches_under_way_max: int,
     ) -> None:
         """Serve orders kept in the database.
 

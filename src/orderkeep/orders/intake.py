@@ -1,10 +1,11 @@
 """The intake: concurrent requests for orders are gathered and decided in one commit.
 
 A row of stock that everyone wants is held from its lock to the end of its commit, so one commit
-for each order makes a popular SKU slow. Here, while batches are under way, the next one gathers: no
-timer, no delay at low load (a batch of one is the same code), and one commit for as many as are
-waiting. Across a network two batches are under way at most: while the database works on one of
-them, the other is read, decided or written here; for a SKU that both want the second waits.
+for each order makes a popular SKU slow. Here, while as many batches as may be are under way, the
+next one gathers: no timer, no delay at low load (a batch of one is the same code), and one commit
+for as many as are waiting. With more than one, the database works on one while another is read,
+decided or written here. Requests are decided in order of arrival inside a batch; of two batches
+that want one SKU, whichever locks it first has it.
 
 Invariant: a request gets its answer after the commit that holds its order, never before. A client
 that hangs up changes nothing: its order is decided with its batch. A batch that fails for a reason
@@ -64,7 +65,7 @@ class Intake:
         find_held: FindHeld,
         batch_size_max: int,
         waiting_count_max: int,
-        batches_under_way_max: int = 1,
+        batches_under_way_max: int,
     ) -> None:
         """Gather for the given way to place a batch.
 
@@ -114,19 +115,19 @@ class Intake:
                     await self._arrived.wait()
                     continue
                 if len(under_way) >= self._batches_under_way_max:
-                    await _end_of_one(under_way)
+                    await _await_one(under_way)
                     continue
                 count = min(len(self._waiting), self._batch_size_max)
                 batch = [self._waiting.popleft() for _ in range(count)]
                 under_way[asyncio.create_task(self._settle(batch))] = batch
             while under_way:
-                await _end_of_one(under_way)
+                await _await_one(under_way)
         finally:
             self._is_closed = True
             stopping.cancel()
             for settling, unanswered in under_way.items():
                 settling.cancel()
-                # One that has not begun would never say so itself.
+                # A task that has not begun never reaches its `finally`, which tells them.
                 self._waiting.extend(unanswered)
             while self._waiting:
                 _fail(self._waiting.popleft(), _shutting_down())
@@ -196,8 +197,8 @@ class Intake:
         return await self._place_batch(requests)
 
 
-async def _end_of_one(under_way: dict[asyncio.Task[None], Sequence[_Waiting]]) -> None:
-    """Wait until a batch is under way no longer, and raise what it raised."""
+async def _await_one(under_way: dict[asyncio.Task[None], Sequence[_Waiting]]) -> None:
+    """Wait until at least one batch is under way no longer, and raise what it raised."""
     ended, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
     for settling in ended:
         del under_way[settling]

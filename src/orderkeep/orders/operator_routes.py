@@ -6,8 +6,8 @@ from litestar import get, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from orderkeep.answer import Answer
 from orderkeep.contracts.amount import minor_of_text
+from orderkeep.contracts.json_answer import JsonAnswer
 from orderkeep.contracts.page import (
     PAGE_LIMIT_DEFAULT,
     PageLimit,
@@ -88,13 +88,13 @@ async def find_orders(  # noqa: PLR0917 (the framework passes each by name)
 @get("/admin/orders/{order_no:str}", opt=_READ, tags=["Operators"], summary="Show any order")
 async def get_any_order(
     order_no: FromPath[str], order_desk: Orders, if_none_match: IfNoneMatch = None
-) -> Answer[OrderAnswer | None]:
+) -> JsonAnswer[OrderAnswer | None]:
     """Show any order, and whose it is."""
     order = await order_desk.get(order_no, user_id=None)
     tag = {"ETag": version_tag(order.version)}
     if is_none_match(if_none_match, version=order.version):
-        return Answer(None, status_code=304, headers=tag)
-    return Answer(operator_order_answer(order), headers=tag)
+        return JsonAnswer(None, status_code=304, headers=tag)
+    return JsonAnswer(operator_order_answer(order), headers=tag)
 
 
 @get(
@@ -122,7 +122,7 @@ async def cancel_any_order(
     order_desk: Orders,
     data: JSONBody[CancelOrderBody | None] = None,
     if_match: IfMatch = None,
-) -> Answer[OrderAnswer]:
+) -> JsonAnswer[OrderAnswer]:
     """Cancel an unpaid order of any user; cancelling it again changes nothing."""
     order = await order_desk.cancel(
         CancelOrder(
@@ -134,7 +134,7 @@ async def cancel_any_order(
             expected_version=find_expected_version(if_match),
         )
     )
-    return Answer(operator_order_answer(order), headers={"ETag": version_tag(order.version)})
+    return JsonAnswer(operator_order_answer(order), headers={"ETag": version_tag(order.version)})
 
 
 @put("/admin/skus/{sku_id:str}", opt=_WRITE, tags=["Operators"], summary="Write a SKU")
@@ -143,7 +143,7 @@ async def put_sku(
     sku_id: FromPath[str],
     data: JSONBody[PutSkuBody],
     catalogue_desk: Catalogue,
-) -> Answer[StockedSkuAnswer]:
+) -> JsonAnswer[StockedSkuAnswer]:
     """Write what the catalogue says of a SKU; its stock only when it is created."""
     sku, is_new = await catalogue_desk.put(
         SkuEntry(
@@ -157,7 +157,7 @@ async def put_sku(
         ),
         act=Act(actor=request.user.user_id, reason=data.reason),
     )
-    return Answer(stocked_sku_answer(sku), status_code=201 if is_new else 200)
+    return JsonAnswer(stocked_sku_answer(sku), status_code=201 if is_new else 200)
 
 
 @get("/admin/skus/{sku_id:str}", opt=_READ, tags=["Operators"], summary="Show a SKU's stock")

@@ -21,8 +21,16 @@ from orderkeep.orders.events import created_event_count, created_events
 from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Order, OrderNumber, Receiver, Status
 from orderkeep.orders.order_number import make_order_number
-from orderkeep.orders.pricing import CatalogueEntry, WantedLine, price
-from orderkeep.orders.stock import MovementKind, Short, StockCounts, admit, out_of_stock, sum_by_sku
+from orderkeep.orders.pricing import WantedLine, price
+from orderkeep.orders.stock import (
+    MovementKind,
+    Short,
+    Sku,
+    StockCounts,
+    admit,
+    out_of_stock,
+    sum_by_sku,
+)
 from orderkeep.orders.store.orders import (
     HistoryEntry,
     find_orders,
@@ -173,7 +181,7 @@ def _decide(
     numbered: Sequence[_Numbered],
     *,
     decided: _Decided,
-    catalogue: Mapping[str, CatalogueEntry],
+    catalogue: Mapping[str, Sku],
     rules: PlacingRules,
     now: Instant,
 ) -> None:
@@ -190,7 +198,7 @@ def _decide_one(
     one: _Numbered,
     *,
     decided: _Decided,
-    catalogue: Mapping[str, CatalogueEntry],
+    catalogue: Mapping[str, Sku],
     rules: PlacingRules,
     now: Instant,
 ) -> PlacedOrder | None:
@@ -236,7 +244,7 @@ def _check_token(request: PlaceOrder, *, rules: PlacingRules, now: Instant) -> N
 def _new_order(
     one: _Numbered,
     *,
-    catalogue: Mapping[str, CatalogueEntry],
+    catalogue: Mapping[str, Sku],
     rules: PlacingRules,
     now: Instant,
 ) -> Order:

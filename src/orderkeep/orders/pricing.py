@@ -2,31 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from orderkeep.contracts.amount import check_amount, text_of_minor
 from orderkeep.orders.order import OrderLine
+from orderkeep.orders.stock import Sku
 from orderkeep.refusal import Refusal
-
-
-class CatalogueEntry(Protocol):
-    """What the catalogue says of a SKU, whatever else is known of it."""
-
-    @property
-    def sku_id(self) -> str: ...
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def unit_price_minor(self) -> int: ...
-
-    @property
-    def currency(self) -> str: ...
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it is for sale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +31,7 @@ class Pricing:
 def price(
     wanted: Sequence[WantedLine],
     *,
-    catalogue: Mapping[str, CatalogueEntry],
+    catalogue: Mapping[str, Sku],
     expected_pay_amount_minor: int | None = None,
 ) -> Pricing:
     """Return the lines with the catalogue's titles and prices, and their sum.
@@ -86,7 +66,7 @@ def price(
     return pricing
 
 
-def _find_for_sale(sku_id: str, *, catalogue: Mapping[str, CatalogueEntry]) -> CatalogueEntry:
+def _find_for_sale(sku_id: str, *, catalogue: Mapping[str, Sku]) -> Sku:
     entry = catalogue.get(sku_id)
     if entry is None or not entry.is_active:
         detail = f"{sku_id} is not for sale here"
@@ -94,7 +74,7 @@ def _find_for_sale(sku_id: str, *, catalogue: Mapping[str, CatalogueEntry]) -> C
     return entry
 
 
-def _one_currency(entries: Sequence[CatalogueEntry]) -> str:
+def _one_currency(entries: Sequence[Sku]) -> str:
     currencies = sorted({entry.currency for entry in entries})
     if len(currencies) > 1:
         detail = f"one order has one currency, these lines have {', '.join(currencies)}"
@@ -102,7 +82,7 @@ def _one_currency(entries: Sequence[CatalogueEntry]) -> str:
     return currencies[0]
 
 
-def _line(line_no: int, *, line: WantedLine, entry: CatalogueEntry) -> OrderLine:
+def _line(line_no: int, *, line: WantedLine, entry: Sku) -> OrderLine:
     return OrderLine(
         line_no=line_no,
         sku_id=entry.sku_id,

@@ -10,9 +10,9 @@ from litestar.di import NamedDependency
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody, SkipValidation
 
-from orderkeep.answer import Answer
 from orderkeep.contracts.amount import minor_of_text
 from orderkeep.contracts.caller import Caller
+from orderkeep.contracts.json_answer import JsonAnswer
 from orderkeep.contracts.page import (
     PAGE_LIMIT_DEFAULT,
     PageLimit,
@@ -71,9 +71,9 @@ async def place_order(
     data: JSONBody[PlaceOrderBody],
     order_desk: Orders,
     idempotency_key: IdempotencyKey = None,
-) -> Answer[OrderAnswer]:
+) -> JsonAnswer[OrderAnswer]:
     """Place an order, once for each key: the token in the body, or the header."""
-    keys = [] if idempotency_key is None else _keys_of(request)
+    keys = [] if idempotency_key is None else request.headers.getall("Idempotency-Key")
     kind, key = choose_key(token=data.token, headers=keys)
     placed = await order_desk.place(
         OrderRequest(
@@ -98,7 +98,7 @@ async def place_order(
     }
     if placed.is_replayed:
         headers["Idempotent-Replayed"] = "true"
-    return Answer(order_answer(placed.order), headers=headers)
+    return JsonAnswer(order_answer(placed.order), headers=headers)
 
 
 @get("/orders/{order_no:str}", opt=_USER, tags=["Orders"], summary="Show an order")
@@ -107,13 +107,13 @@ async def get_order(
     order_no: FromPath[str],
     order_desk: Orders,
     if_none_match: IfNoneMatch = None,
-) -> Answer[OrderAnswer | None]:
+) -> JsonAnswer[OrderAnswer | None]:
     """Show one of the caller's orders; operators see any."""
     order = await order_desk.get(order_no, user_id=_whose(request))
     tag = {"ETag": version_tag(order.version)}
     if is_none_match(if_none_match, version=order.version):
-        return Answer(None, status_code=304, headers=tag)
-    return Answer(order_answer(order), headers=tag)
+        return JsonAnswer(None, status_code=304, headers=tag)
+    return JsonAnswer(order_answer(order), headers=tag)
 
 
 @get("/orders", opt=_USER, tags=["Orders"], summary="List one's orders")
@@ -147,7 +147,7 @@ async def cancel_order(
     order_desk: Orders,
     data: JSONBody[CancelOrderBody | None] = None,
     if_match: IfMatch = None,
-) -> Answer[OrderAnswer]:
+) -> JsonAnswer[OrderAnswer]:
     """Cancel an unpaid order; cancelling it again changes nothing."""
     order = await order_desk.cancel(
         CancelOrder(
@@ -159,7 +159,7 @@ async def cancel_order(
             expected_version=find_expected_version(if_match),
         )
     )
-    return Answer(order_answer(order), headers={"ETag": version_tag(order.version)})
+    return JsonAnswer(order_answer(order), headers={"ETag": version_tag(order.version)})
 
 
 @get(
@@ -216,15 +216,6 @@ def page_of_orders(orders: list[Order], *, limit: int) -> tuple[list[Order], str
     """
     shown = orders[:limit]
     return shown, encode_cursor(shown[-1].order_no) if len(orders) > limit else None
-
-
-def _keys_of(request: BuyerRequest) -> list[str]:
-    # Of a header that comes twice Litestar hands over one.
-    return [
-        value.decode("latin-1")
-        for name, value in request.scope["headers"]
-        if name == b"idempotency-key"
-    ]
 
 
 def _whose(request: BuyerRequest) -> str | None:

@@ -15,6 +15,27 @@ from orderkeep.refusal import Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sku:
+    """A thing for sale, with its stock.
+
+    Attributes:
+        available: What can be ordered now.
+        reserved: What unpaid orders hold.
+        sold: What paid orders took.
+    """
+
+    sku_id: str
+    product_id: str | None
+    title: str
+    unit_price_minor: int
+    currency: str
+    is_active: bool
+    available: int
+    reserved: int
+    sold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shortage:
     """A SKU of which there was less than was asked for.
 

@@ -10,9 +10,9 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, SkipValidation
 from litestar.types import ControllerRouterHandler
 
-from orderkeep.answer import Answer
 from orderkeep.contracts.amount import text_of_minor
 from orderkeep.contracts.caller import Caller
+from orderkeep.contracts.json_answer import JsonAnswer
 from orderkeep.contracts.text import Identifier, OrderNo
 from orderkeep.instant import Instant, rfc3339
 from orderkeep.payments.channels.channel import Notification
@@ -88,12 +88,12 @@ class NotificationAnswer(msgspec.Struct, frozen=True, kw_only=True):
 )
 async def open_payment(
     request: UserRequest, data: JSONBody[OpenPaymentBody], payment_desk: Payments
-) -> Answer[PaymentAnswer]:
+) -> JsonAnswer[PaymentAnswer]:
     """Open a payment for an order; an open one on the same channel is answered again, with 200."""
     opened = await payment_desk.open(
         order_no=data.order_no, pay_channel=data.pay_channel, user_id=request.user.user_id
     )
-    return Answer(_payment_answer(opened.payment), status_code=201 if opened.is_new else 200)
+    return JsonAnswer(_payment_answer(opened.payment), status_code=201 if opened.is_new else 200)
 
 
 @get("/payments/{payment_no:str}", opt=USER, tags=["Payments"], summary="Show a payment")

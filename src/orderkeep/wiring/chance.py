@@ -20,21 +20,11 @@ _NUMBER_LENGTH_BYTES = 10
 
 _system_random = random.SystemRandom()
 
-# For UUIDs, drawn many at once: asking the system takes as long as all else about one. Never shared
-# with a process that is forked off, which would draw the same ones.
-_drawn: list[bytes] = []
-_DRAWN_COUNT = 256
-
-
-def _draw_many() -> None:
-    drawn = secrets.token_bytes(_DRAWN_COUNT * _UUID_DRAWN_BYTES)
-    _drawn.extend(
-        drawn[start : start + _UUID_DRAWN_BYTES]
-        for start in range(0, len(drawn), _UUID_DRAWN_BYTES)
-    )
-
-
-os.register_at_fork(after_in_child=_drawn.clear)
+# For UUIDs. One call to the system draws so many of them; more gain nothing.
+_UUIDS_DRAWN_COUNT = 256
+_uuid_bytes: list[bytes] = []
+# A process that is forked off would draw the same ones.
+os.register_at_fork(after_in_child=_uuid_bytes.clear)
 
 
 def now() -> Instant:
@@ -49,12 +39,24 @@ def new_uuid() -> str:
     keys without order has a page to write for nearly each of them.
     """
     milliseconds = time.time_ns() // _NANOSECONDS_PER_MILLISECOND
-    if not _drawn:
-        _draw_many()
-    drawn = _drawn.pop()
+    drawn = _draw_uuid_bytes()
     digits = f"{milliseconds:012x}{drawn.hex()}"
     variant = _UUID_VARIANTS[drawn[-1] & 3]
     return f"{digits[:8]}-{digits[8:12]}-7{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+def _draw_uuid_bytes() -> bytes:
+    try:
+        return _uuid_bytes.pop()
+    except IndexError:
+        # Another thread may be here as well: each draws for itself, and all are for everybody.
+        drawn = secrets.token_bytes(_UUIDS_DRAWN_COUNT * _UUID_DRAWN_BYTES)
+        first, *others = (
+            drawn[start : start + _UUID_DRAWN_BYTES]
+            for start in range(0, len(drawn), _UUID_DRAWN_BYTES)
+        )
+        _uuid_bytes.extend(others)
+        return first
 
 
 def draw_jitter() -> float:

@@ -28,6 +28,9 @@ from orderkeep.settings import Settings
 from orderkeep.wiring import chance
 from orderkeep.wiring.parts import AnyConsumer, Relay, Run, ServiceParts
 
+# One is worked on here while the other is worked on there: docs/decisions/0017.
+_BATCHES_UNDER_WAY_MAX = 2
+
 
 def build_order_parts(
     settings: Settings,
@@ -81,8 +84,8 @@ def build_order_desk(
         draw_number=chance.draw_order_number,
         batch_size_max=settings.intake_batch_size,
         waiting_count_max=settings.intake_queue_size,
-        # A file has one writer: there a second batch would only be the smaller for it.
-        batches_under_way_max=1 if settings.is_embedded else 2,
+        # A file has one writer: a second batch would wait for it, and both would be smaller.
+        batches_under_way_max=1 if settings.is_embedded else _BATCHES_UNDER_WAY_MAX,
     )
 
 

@@ -54,6 +54,9 @@ _COUNT = Statement(text("SELECT count(*) AS n FROM jars WHERE name = :name"))
 _WEIGH = Statement(text("UPDATE jars SET weight = weight + 1 WHERE name = :name"))
 _PID = Statement(text("SELECT pg_backend_pid() AS pid"))
 _SLEEP = Statement(text("SELECT pg_sleep(30)"))
+_ADD = RowStatement(
+    insert(JARS).values(name=row_value("name", Text()), weight=row_value("weight", BigInteger()))
+)
 
 # Nothing here takes long, unless it hangs.
 PATIENCE_S = 20.0
@@ -227,7 +230,7 @@ async def test_two_that_stand_in_each_other_s_way_both_get_through(
 
         return work
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await asyncio.gather(jars.transact(weighing("a", "b")), jars.transact(weighing("b", "a")))
 
     assert len(tries) == 3
@@ -250,7 +253,7 @@ async def test_who_looked_before_a_key_was_taken_looks_again(
         await transaction.execute(_PUT, name="a")
         return "put"
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         answers = await asyncio.gather(jars.transact(work), jars.transact(work))
 
     assert sorted(answers) == ["found", "put"]
@@ -281,11 +284,6 @@ async def test_a_broken_check_rolls_back_all_of_the_work(
 
     assert names(sql) == []
     assert await jars.transact(putting("b")) == 1
-
-
-_ADD = RowStatement(
-    insert(JARS).values(name=row_value("name", Text()), weight=row_value("weight", BigInteger()))
-)
 
 
 async def test_the_work_goes_on_while_rows_are_on_their_way(
@@ -491,7 +489,7 @@ async def test_a_caller_that_is_cancelled_takes_neither_the_commit_nor_its_callb
         await may_go_on.wait()
 
     caller = asyncio.create_task(jars.transact(work))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await is_at_work.wait()
         caller.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -511,7 +509,7 @@ async def test_closing_waits_for_what_is_in_hand(url: str, sql: PostgresPlainSql
         await transaction.execute(Statement(text("SELECT pg_sleep(0.05)")))
         await transaction.execute(_PUT, name="a")
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         caller = asyncio.create_task(database.transact(work))
         await is_at_work.wait()
         await database.close()
@@ -528,7 +526,7 @@ async def test_closing_cuts_off_a_look_up_that_takes_long(url: str, monkeypatch)
     caller = asyncio.create_task(database.read(lambda transaction: transaction.fetch_all(_SLEEP)))
     await eventually(lambda: database._pool._taken_count == 1)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await database.close()
         with pytest.raises(asyncio.CancelledError):
             await caller
@@ -599,7 +597,7 @@ async def test_a_lock_that_others_keep_for_long_is_given_up(
         await transaction.execute(_WEIGH, name="a")
 
     keeping = asyncio.create_task(jars.transact(keep))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         await is_locked.wait()
         with pytest.raises(StoreUnavailableError, match="lock timeout"):
             await impatient.transact(weigh)
@@ -635,7 +633,7 @@ async def test_beyond_its_connections_it_is_overloaded_and_who_gives_way_waits(u
         await transaction.now()
         return "passed"
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         holders = [asyncio.create_task(database.transact(hold)) for _ in range(2)]
         await eventually(lambda: database._pool._taken_count == 2)
         patient = asyncio.ensure_future(giving_way(database.transact)(pass_by))

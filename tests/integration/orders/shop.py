@@ -27,7 +27,7 @@ from orderkeep.orders.order import Cause, Order
 from orderkeep.orders.payment import LatePaymentPolicy
 from orderkeep.orders.place_orders import PlacingRules
 from orderkeep.orders.pricing import WantedLine
-from orderkeep.orders.store.stock import Sku
+from orderkeep.orders.stock import Sku
 from orderkeep.orders.tables import KERNEL
 from orderkeep.orders.verify import Finding, find_breaches
 from tests.plain_sql import PlainSql, plain_sql_of
@@ -112,6 +112,7 @@ class Shop:
             draw_number=lambda: next(self._numbers),
             batch_size_max=batch_size_max,
             waiting_count_max=waiting_count_max,
+            batches_under_way_max=1,
         )
         self.catalogue = CatalogueDesk(database=self.database)
         self.cases = CaseDesk(

@@ -6,7 +6,7 @@ import pytest
 
 from orderkeep.database.audit import Act
 from orderkeep.orders.catalogue_desk import SkuEntry
-from orderkeep.orders.store.stock import Sku
+from orderkeep.orders.stock import Sku
 from orderkeep.refusal import Refusal
 from tests.integration.orders.shop import Shop, payment, request
 

@@ -230,7 +230,13 @@ async def test_too_few_answers_fail_a_request_and_not_the_intake() -> None:
     async def find_nothing(_sku_ids: Collection[str]) -> Collection[str]:
         return ()
 
-    intake = Intake(answer_nothing, find_held=find_nothing, batch_size_max=1, waiting_count_max=1)
+    intake = Intake(
+        answer_nothing,
+        find_held=find_nothing,
+        batch_size_max=1,
+        waiting_count_max=1,
+        batches_under_way_max=1,
+    )
     running = asyncio.create_task(intake.run(asyncio.Event()))
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(ValueError, match="shorter"):
@@ -246,13 +252,13 @@ class _Placing:
     def __init__(self) -> None:
         self.begun: list[int] = []
         self.may_end: list[asyncio.Future[None]] = []
-        self.most_at_once = 0
+        self.at_once_count_max = 0
 
     async def place(self, requests: Sequence[PlaceOrder]) -> Sequence[Answer]:
         self.begun.append(len(requests))
         self.may_end.append(asyncio.get_running_loop().create_future())
         under_way = sum(not each.done() for each in self.may_end)
-        self.most_at_once = max(self.most_at_once, under_way)
+        self.at_once_count_max = max(self.at_once_count_max, under_way)
         await self.may_end[-1]
         return [Refusal("out_of_stock", "No.")] * len(requests)
 
@@ -298,7 +304,7 @@ async def test_while_two_batches_are_under_way_no_third_begins() -> None:
         answers = await asyncio.gather(*asking)
         await running
     assert [type(answer) for answer in answers] == [Refusal] * 7
-    assert placing.most_at_once == 2
+    assert placing.at_once_count_max == 2
 
 
 @pytest.mark.parametrize("under_way_count", [0, 2])
@@ -314,6 +320,7 @@ async def test_who_is_in_any_batch_or_waits_is_told_when_all_is_cut_off(
         asking = [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(7)]
         # They have asked, their batches are made up, and neither has begun.
         await until(lambda: not intake._is_closed)
+        # `until` would pause for so long that they begin.
         while len(intake._waiting) != 3:
             await asyncio.sleep(0)
     assert len(placing.begun) == under_way_count

@@ -38,7 +38,7 @@ def test_a_confirmed_message_survives_a_power_cut(private: PrivateRabbitServer):
     private.start()
 
     assert not was_ready
-    assert _receive_within(private.url("shop")) == b"keep me"
+    assert _receive_soon(private.url("shop")) == b"keep me"
 
 
 def test_a_wiped_server_has_forgotten_everything(private: PrivateRabbitServer):
@@ -119,13 +119,13 @@ def _send(url: str, body: bytes) -> None:
         )
 
 
-def _receive_within(url: str) -> bytes:
+def _receive_soon(url: str) -> bytes:
     """Return the first letter: a queue that has just come back may say for a moment it is empty."""
     found: list[bytes] = []
 
     def receive() -> bool:
-        letter = _receive(url)
-        found.extend([letter] if letter is not None else [])
+        if (letter := _receive(url)) is not None:
+            found.append(letter)
         return bool(found)
 
     asyncio.run(eventually(receive))

@@ -78,4 +78,4 @@ def test_no_frame_is_larger_than_was_agreed_on(size: int, count: int):
 @pytest.mark.parametrize("name", ["exchange", "routing_key"])
 def test_a_name_that_amqp_has_no_room_for_is_refused(name: str):
     with pytest.raises(NotRepresentableError):
-        frames_of(**{name: "x" * 256})  # type: ignore[arg-type]  # reason: the name is one of text
+        frames_of(**{name: "x" * 256})  # type: ignore[arg-type]  # reason: never the channel's number

@@ -3,14 +3,14 @@
 import pytest
 
 from orderkeep.orders.order import OrderLine
-from orderkeep.orders.pricing import CatalogueEntry, Pricing, WantedLine, price
-from orderkeep.orders.store.stock import Sku
+from orderkeep.orders.pricing import Pricing, WantedLine, price
+from orderkeep.orders.stock import Sku
 from orderkeep.refusal import Refusal
 
 
 def entry(
     sku_id: str, *, unit_price_minor: int, currency: str = "CNY", is_active: bool = True
-) -> CatalogueEntry:
+) -> Sku:
     return Sku(
         sku_id=sku_id,
         product_id=None,

@@ -1,9 +1,10 @@
-"""One connection to RabbitMQ: pika's, with what it reads and writes changed in three places.
+"""One connection to RabbitMQ: pika's, with what it reads and writes changed in four places.
 
-1. The properties of a message are left as bytes. pika would decode them for every message, and
-   loses what it cannot express.
-2. What is written together leaves together: a batch of messages is one write, not three for each.
-3. `drop` ends the connection at once, and takes back even what the kernel has not sent yet.
+1. The properties of a message that comes in are left as bytes. pika would decode them for every
+   message, and loses what it cannot express.
+2. A publication is written as frames that are encoded already: `frames.py`.
+3. What is written together leaves together: a batch of messages is one write, not one for each.
+4. `drop` ends the connection at once, and takes back even what the kernel has not sent yet.
 
 Invariant: after `drop` nothing that was written before reaches the broker, except what the network
 already carries.
@@ -25,11 +26,11 @@ from pika.spec import Connection as ConnectionMethods
 
 from orderkeep.messaging.broker import BrokerRefusedError
 from orderkeep.messaging.column_text import error_words
-from orderkeep.messaging.rabbitmq.frames import CONTENT_HEADER, FRAME_END, FRAME_HEADER
+from orderkeep.messaging.rabbitmq.frames import CONTENT_HEADER, FRAME_END, FRAME_HEADER, HEADER_TYPE
 from orderkeep.messaging.rabbitmq.options import RabbitOptions
 from orderkeep.messaging.rabbitmq.properties import RawProperties
 
-_CONTENT_HEADER_TYPE = b"\x02"
+_CONTENT_HEADER_TYPE = bytes((HEADER_TYPE,))
 
 # Closing a socket that lingers for no time drops what it has not sent.
 _LINGER_NOT = struct.pack("ii", 1, 0)

@@ -69,14 +69,14 @@ _LAYOUT = (
 
 
 class RawProperties(BasicProperties):
-    """Properties as the bytes that stand on the wire, for pika to carry without looking."""
+    """Properties as the bytes that stand on the wire, for pika to hand over without looking."""
 
     def __init__(self, raw: bytes) -> None:  # pika's own would set fourteen attributes
         """Carry the bytes."""
         self.raw = raw
 
     def encode(self) -> list[bytes]:
-        """Return the bytes, as pika asks for them."""
+        """Return the bytes, for those tests and benchmarks that publish by pika."""
         return [self.raw]
 
 

@@ -24,6 +24,7 @@ from orderkeep.messaging.rabbitmq.bindings import KeptBindings
 from orderkeep.messaging.rabbitmq.channel import ChannelLostError
 from orderkeep.messaging.rabbitmq.confirms import ConfirmChannel, Publication
 from orderkeep.messaging.rabbitmq.connection import Connection
+from orderkeep.messaging.rabbitmq.frames import CONTENT_HEADER, FRAME_OVERHEAD_BYTES
 from orderkeep.messaging.rabbitmq.line import Line
 from orderkeep.messaging.rabbitmq.options import RabbitOptions
 
@@ -32,7 +33,7 @@ from orderkeep.messaging.rabbitmq.options import RabbitOptions
 _OWN_FAULTS = frozenset({spec.CONTENT_TOO_LARGE, spec.PRECONDITION_FAILED})
 
 # What stands around a message's properties in their frame.
-_FRAME_OVERHEAD = 20
+_HEADER_OVERHEAD_BYTES = FRAME_OVERHEAD_BYTES + CONTENT_HEADER.size
 
 _Outcomes = list[PublishOutcome | None]
 
@@ -235,7 +236,7 @@ def _indexes_by_route(
 
 def _refused_for_size(publication: Publication, *, frame_size_max: int) -> PublishOutcome | None:
     """Return the refusal of properties that the broker would end the whole connection for."""
-    size = len(publication.properties) + _FRAME_OVERHEAD
+    size = len(publication.properties) + _HEADER_OVERHEAD_BYTES
     if size <= frame_size_max:
         return None
     detail = f"its headers take {size} bytes; the broker takes {frame_size_max}"

@@ -9,29 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction
 from orderkeep.instant import Instant
-from orderkeep.orders.stock import MovementKind, StockCounts
+from orderkeep.orders.stock import MovementKind, Sku, StockCounts
 from orderkeep.orders.tables import SKUS, STOCK, STOCK_MOVEMENTS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sku:
-    """A thing for sale, with its stock.
-
-    Attributes:
-        available: What can be ordered now.
-        reserved: What unpaid orders hold.
-        sold: What paid orders took.
-    """
-
-    sku_id: str
-    product_id: str | None
-    title: str
-    unit_price_minor: int
-    currency: str
-    is_active: bool
-    available: int
-    reserved: int
-    sold: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

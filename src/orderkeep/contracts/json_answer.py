@@ -1,8 +1,7 @@
-"""An answer with headers of its own, made for many requests: JSON, written once.
+"""An answer in JSON with headers of its own, sent past the framework's general way.
 
-What a handler returns as it is takes the framework's general way, for which there are cookies,
-background tasks, media types and headers of many kinds. An order has none of these, and its way out
-would take as long as deciding it.
+For that way there are cookies, background tasks, media types and headers of many kinds. An order
+has none of these, and on it its answer would take as long as deciding it.
 """
 
 from collections.abc import Mapping
@@ -17,8 +16,8 @@ T = TypeVar("T")
 _ENCODER = msgspec.json.Encoder()
 
 
-class Answer(Response[T], Generic[T]):
-    """A body and its headers, as `Response` has them, and nothing else of it."""
+class JsonAnswer(Response[T], Generic[T]):
+    """Only content, headers and status are set: reading anything else of `Response` fails."""
 
     __slots__ = ()
 
@@ -33,7 +32,7 @@ class Answer(Response[T], Generic[T]):
 
         Args:
             content: What JSON can say; None is no body.
-            headers: Beside those of every answer.
+            headers: Beside the type and length of the body, and those of every answer; in ASCII.
             status_code: None is the handler's own.
         """
         self.content = content
@@ -41,7 +40,7 @@ class Answer(Response[T], Generic[T]):
         self.status_code = status_code
 
     def to_asgi_response(  # type: ignore[override]  # reason: the rest of what Litestar hands over concerns what an answer has not
-        self, *_: object, status_code: int | None = None, **__: object
+        self, *_: object, status_code: int, **__: object
     ) -> ASGIApp:
         """Return the ASGI application that sends it."""
         body = b"" if self.content is None else _ENCODER.encode(self.content)
@@ -52,7 +51,7 @@ class Answer(Response[T], Generic[T]):
         if body:
             headers.append((b"content-type", b"application/json"))
             headers.append((b"content-length", b"%d" % len(body)))
-        status = self.status_code or status_code or 200
+        status = self.status_code or status_code
 
         async def send_answer(_scope: Scope, _receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": status, "headers": headers})
