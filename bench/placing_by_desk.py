@@ -13,7 +13,7 @@ from orderkeep.orders.order import Receiver
 from orderkeep.orders.pricing import WantedLine
 from orderkeep.settings import Settings
 from orderkeep.wiring.collector import spare_what_stays
-from orderkeep.wiring.order_parts import build_order_desk
+from orderkeep.wiring.order_desks import build_order_desk
 from orderkeep.wiring.storage import build_outboxes, open_database
 
 

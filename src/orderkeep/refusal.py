@@ -22,3 +22,16 @@ class Refusal(Exception):  # noqa: N818 (a refusal is an answer, not an error)
         self.code = code
         self.detail = detail
         self.members: Mapping[str, object] = members or {}
+
+
+def invalid(pointer: str, detail: str) -> Refusal:
+    """Return the refusal of a request, with where it is wrong.
+
+    Args:
+        pointer: A JSON pointer into the body, or the place and name of a parameter; empty is all of
+            the body.
+        detail: What is wrong there.
+    """
+    errors = [{"pointer": pointer, "detail": detail}]
+    where = pointer or "the body"
+    return Refusal("invalid_request", f"{where}: {detail}", members={"errors": errors})

@@ -14,7 +14,7 @@ from orderkeep.messaging.sent_replay import Destination, SentFilter
 from orderkeep.settings import load_settings
 from orderkeep.web.replays import EditedReplay, ReplayDesk
 from orderkeep.web.service_messages import Changed
-from orderkeep.wiring.shop import build_messages, build_replay_desk
+from orderkeep.wiring.operator_desks import build_messages, build_replay_desk
 from orderkeep.wiring.storage import build_outboxes
 
 # So that a piece takes five messages, and the next goes on at once.

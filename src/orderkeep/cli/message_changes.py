@@ -80,7 +80,7 @@ def with_messages(
 ) -> T:
     """Do the work with the messages of all services, and return its answer."""
     from orderkeep.cli.opened_database import with_database
-    from orderkeep.wiring.shop import build_messages
+    from orderkeep.wiring.operator_desks import build_messages
     from orderkeep.wiring.storage import build_outboxes
 
     settings = read_settings_quietly()

@@ -196,7 +196,7 @@ async def _fetch(
 
 def _with_desk(work: "Callable[[OrderDesk], Awaitable[T]]") -> T:
     from orderkeep.cli.opened_database import with_database
-    from orderkeep.wiring.order_parts import build_order_desk
+    from orderkeep.wiring.order_desks import build_order_desk
     from orderkeep.wiring.storage import build_outboxes
 
     settings = read_settings_quietly()

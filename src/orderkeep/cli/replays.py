@@ -112,7 +112,7 @@ def carry_out_replay(replay: ReplayPiece, which: Wanted[FilterT], how: HowToRepl
 def with_replays(work: "Callable[[ReplayDesk], Awaitable[T]]") -> T:
     """Do the work with the desk for replays of all services, and return its answer."""
     from orderkeep import failure_points
-    from orderkeep.wiring.shop import build_replay_desk
+    from orderkeep.wiring.operator_desks import build_replay_desk
 
     def with_desk(settings: "Settings", messages: "Sequence[ServiceMessages]") -> "Awaitable[T]":
         failure_points.arm(settings.armed_point)

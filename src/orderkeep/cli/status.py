@@ -24,7 +24,7 @@ app = typer.Typer()
 def status(*, as_json: AsJson = False) -> None:
     """Show what is going on: orders by status, and what waits, is parked or was set aside."""
     from orderkeep.cli.opened_database import with_database
-    from orderkeep.wiring.shop import build_status_reader
+    from orderkeep.wiring.operator_desks import build_status_reader
     from orderkeep.wiring.storage import build_outboxes
 
     settings = read_settings_quietly()

@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import TypeAlias
 
 import sqlalchemy
-from alembic import command
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Engine, column, create_engine, event, select, table
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    Text,
+    column,
+    create_engine,
+    event,
+    inspect,
+    select,
+    table,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
@@ -35,7 +44,10 @@ __all__ = [
     "upgrade_schema",
 ]
 
-_VERSION = Statement(select(column("version_num")).select_from(table("alembic_version")).limit(1))
+_CURRENT: Select[str] = (
+    select(column("version_num", Text())).select_from(table("alembic_version")).limit(1)
+)
+_VERSION = Statement(_CURRENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +172,8 @@ def upgrade_schema(url: URL) -> bool:
                 connection.rollback()
                 config = alembic_config()
                 config.attributes["connection"] = connection
+                from alembic import command
+
                 command.upgrade(config, "head")
             return is_behind
     except DBAPIError as error:
@@ -176,7 +190,9 @@ def _refuse_newer(current: str | None) -> None:
 
 
 def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.scalar(_CURRENT)
 
 
 def _writing_engine(url: sqlalchemy.URL) -> Engine:

@@ -13,7 +13,7 @@ from orderkeep.messaging.message import EDITED_FROM_HEADER
 from orderkeep.messaging.outbox_rows import OutboxRow
 from orderkeep.messaging.selection import SELECTED_COUNT_MAX
 from orderkeep.status import Status
-from orderkeep.web.health import CheckAnswer, Health, ReadyAnswer
+from orderkeep.web.health_bodies import CheckAnswer, Health, ReadyAnswer
 from orderkeep.web.operations import FoundLetter, FoundOutboxRow
 
 Reference = Annotated[str, msgspec.Meta(max_length=64, examples=["order-17"])]

@@ -6,9 +6,9 @@ from typing import Protocol, TypeVar
 from orderkeep.contracts.time_text import read_instant
 from orderkeep.instant import Instant
 from orderkeep.messaging.dead_letter import DeadLetterFilter
+from orderkeep.refusal import invalid
 from orderkeep.web.admin_bodies import ChangedAnswer, DeadLetterFilterBody
 from orderkeep.web.known_names import QUEUES, SERVICES, check_known
-from orderkeep.web.problems import invalid
 from orderkeep.web.service_messages import Changed
 
 

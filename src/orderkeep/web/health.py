@@ -8,16 +8,15 @@ taken all the same, and what they announce waits in the outbox.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-import msgspec
 import structlog
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from orderkeep.database.transaction import StoreOverloadedError, StoreUnavailableError
+from orderkeep.web.health_bodies import CheckAnswer, Health, LiveAnswer, ReadyAnswer
 
 log = structlog.get_logger()
 
@@ -47,35 +46,6 @@ class ReadinessCheck:
     name: str
     is_required: bool
     run: Callable[[], Awaitable[None]]
-
-
-class Health(StrEnum):
-    """The state of a check, and of all of them together."""
-
-    OK = "ok"
-    DEGRADED = "degraded"
-    FAILED = "failed"
-    UNAVAILABLE = "unavailable"
-
-
-class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one check found."""
-
-    status: Health
-    detail: str | None = None
-
-
-class ReadyAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What all checks found."""
-
-    status: Health
-    checks: dict[str, CheckAnswer]
-
-
-class LiveAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """The process answers."""
-
-    status: Health
 
 
 class Readiness:

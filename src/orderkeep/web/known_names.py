@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from orderkeep.contracts.topology import READER_BY_QUEUE, TOPOLOGY
 from orderkeep.database.audit import CASE_RESOLVED
-from orderkeep.web.problems import invalid
+from orderkeep.refusal import invalid
 
 QUEUES = frozenset(READER_BY_QUEUE)
 

@@ -252,10 +252,3 @@ def invalid_parameters(wrong: Sequence[tuple[str, str, str]]) -> Refusal:
     errors = [{"pointer": f"{place}/{name}", "detail": detail} for place, name, detail in wrong]
     detail = "; ".join(f"{place} parameter {name}: {words}" for place, name, words in wrong)
     return Refusal("invalid_request", detail, members={"errors": errors})
-
-
-def invalid(pointer: str, detail: str) -> Refusal:
-    """Return the refusal of a request, with where it is wrong."""
-    errors = [{"pointer": pointer, "detail": detail}]
-    where = pointer or "the body"
-    return Refusal("invalid_request", f"{where}: {detail}", members={"errors": errors})

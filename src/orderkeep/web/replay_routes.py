@@ -12,6 +12,7 @@ from litestar.types import ControllerRouterHandler
 from orderkeep.contracts.caller import Caller
 from orderkeep.database.audit import Act
 from orderkeep.messaging.sent_replay import Destination, SentFilter
+from orderkeep.refusal import invalid
 from orderkeep.web.admin_bodies import DeadLetterFilterBody
 from orderkeep.web.asked_messages import (
     changed_answers,
@@ -21,7 +22,6 @@ from orderkeep.web.asked_messages import (
     read_moment,
 )
 from orderkeep.web.known_names import ROUTES, SERVICES, check_known
-from orderkeep.web.problems import invalid
 from orderkeep.web.replay_bodies import (
     ReplayAnswer,
     ReplayDeadLettersBody,

@@ -31,8 +31,7 @@ from orderkeep.messaging.sent_replay import (
     SentFilter,
     SentReplayResult,
 )
-from orderkeep.refusal import Refusal
-from orderkeep.web.problems import invalid
+from orderkeep.refusal import Refusal, invalid
 from orderkeep.web.service_messages import (
     Changed,
     ChangedNumber,

@@ -8,7 +8,6 @@ from orderkeep.database.transaction import Database
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.messaging.signal import Signal
 from orderkeep.metrics import Metrics
-from orderkeep.orders.case_desk import CaseDesk
 from orderkeep.orders.case_routes import ROUTE_HANDLERS as CASE_ROUTES
 from orderkeep.orders.catalogue_desk import CatalogueDesk
 from orderkeep.orders.consumers.order_outbox import order_outbox_consumer
@@ -17,19 +16,15 @@ from orderkeep.orders.consumers.order_timeout_queue import order_timeout_consume
 from orderkeep.orders.consumers.payment_opened_notify import payment_opened_consumer
 from orderkeep.orders.consumers.payment_refund_result import payment_refund_result_consumer
 from orderkeep.orders.consumers.payment_success_notify import payment_success_consumer
-from orderkeep.orders.desk import OrderDesk
 from orderkeep.orders.operator_routes import ROUTE_HANDLERS as OPERATOR_ROUTES
 from orderkeep.orders.payment import LatePaymentPolicy
-from orderkeep.orders.place_orders import PlacingRules
 from orderkeep.orders.routes import ROUTE_HANDLERS as BUYER_ROUTES
 from orderkeep.orders.sweep import Sweep
 from orderkeep.orders.webhooks import WebhookPolicy, WebhookWorker
 from orderkeep.settings import Settings
 from orderkeep.wiring import chance
+from orderkeep.wiring.order_desks import build_case_desk, build_order_desk
 from orderkeep.wiring.parts import AnyConsumer, Relay, Run, ServiceParts
-
-# One is worked on here while the other is worked on there: docs/decisions/0017.
-_BATCHES_UNDER_WAY_MAX = 2
 
 
 def build_order_parts(
@@ -67,31 +62,6 @@ def build_order_parts(
             "case_desk": build_case_desk(database=database, outbox=outbox),
         },
     )
-
-
-def build_order_desk(
-    settings: Settings, *, database: Database, outbox: Outbox, token_secret: str
-) -> OrderDesk:
-    """Return the desk alone, as the command line needs it."""
-    return OrderDesk(
-        database=database,
-        outbox=outbox,
-        rules=PlacingRules(
-            payment_timeout_s=settings.order_timeout_s, token_ttl_s=settings.token_ttl_s
-        ),
-        token_secret=token_secret.encode(),
-        draw_nonce=chance.draw_nonce,
-        draw_number=chance.draw_order_number,
-        batch_size_max=settings.intake_batch_size,
-        waiting_count_max=settings.intake_queue_size,
-        # A file has one writer: a second batch would wait for it, and both would be smaller.
-        batches_under_way_max=1 if settings.is_embedded else _BATCHES_UNDER_WAY_MAX,
-    )
-
-
-def build_case_desk(*, database: Database, outbox: Outbox) -> CaseDesk:
-    """Return the desk for payment cases alone, as the command line needs it."""
-    return CaseDesk(database=database, outbox=outbox, draw_refund_no=chance.draw_refund_no)
 
 
 def _consumers(

@@ -8,32 +8,26 @@ from importlib.metadata import version
 import httpx
 from litestar.types import ControllerRouterHandler
 
-from orderkeep.contracts.readers import READERS
 from orderkeep.database.transaction import Database
-from orderkeep.messaging.dead_letters import DeadLetters
-from orderkeep.messaging.letter_settlement import LetterSettlement
 from orderkeep.messaging.outbox import Outbox
-from orderkeep.messaging.outbox_rows import OutboxRows
-from orderkeep.messaging.sent_replay import SentReplay
 from orderkeep.metrics import Metrics
 from orderkeep.settings import Settings
-from orderkeep.status import StatusReader
 from orderkeep.web.admin_routes import ROUTE_HANDLERS as OPERATION_ROUTES
 from orderkeep.web.app import WebApp, WebParts, build_app
 from orderkeep.web.audit import AuditDesk
 from orderkeep.web.audit_routes import ROUTE_HANDLERS as AUDIT_ROUTES
 from orderkeep.web.auth import TokenAuthenticator
-from orderkeep.web.health import Health, Readiness
+from orderkeep.web.health import Readiness
+from orderkeep.web.health_bodies import Health
 from orderkeep.web.operations import OperationsDesk
 from orderkeep.web.queues import ROUTE_HANDLERS as QUEUE_ROUTES
 from orderkeep.web.queues import InboundQueue
 from orderkeep.web.replay_routes import ROUTE_HANDLERS as REPLAY_ROUTES
-from orderkeep.web.replays import ReplayDesk
-from orderkeep.web.service_messages import ServiceMessages
 from orderkeep.wiring import chance
 from orderkeep.wiring.cart_parts import build_cart_parts
 from orderkeep.wiring.keys import token_key
 from orderkeep.wiring.loops import messaging_loops
+from orderkeep.wiring.operator_desks import build_messages, build_replay_desk, build_status_reader
 from orderkeep.wiring.order_parts import build_order_parts
 from orderkeep.wiring.parts import Relay, Role, Run, ServiceParts
 from orderkeep.wiring.payment_parts import build_payment_parts
@@ -45,7 +39,6 @@ from orderkeep.wiring.storage import (
     open_brokers,
     open_database,
     relay_of,
-    used_topology,
 )
 
 # Nothing that is never started signs or verifies anything, and no secret is made for it.
@@ -65,37 +58,6 @@ class Shop:
     readiness: Readiness
     loops: Mapping[str, Run]
     read_queues: frozenset[str]
-
-
-def build_messages(
-    settings: Settings, outboxes: Mapping[str, Outbox], *, database: Database
-) -> list[ServiceMessages]:
-    """Return the messages of every service, as operators see them."""
-    topology = used_topology(settings)
-    return [
-        ServiceMessages(
-            service=outbox.tables.service,
-            database=database,
-            outbox_rows=OutboxRows(outbox),
-            dead_letters=DeadLetters(outbox),
-            letter_settlement=LetterSettlement(outbox),
-            sent_replay=SentReplay(outbox, topology=topology),
-        )
-        for outbox in outboxes.values()
-    ]
-
-
-def build_replay_desk(messages: Sequence[ServiceMessages]) -> ReplayDesk:
-    """Return the desk for replays."""
-    return ReplayDesk(messages, readers=READERS, new_message_id=chance.new_uuid)
-
-
-def build_status_reader(settings: Settings, outboxes: Mapping[str, Outbox]) -> StatusReader:
-    """Return what reads the status of all services."""
-    return StatusReader(
-        {outbox.tables.service: outbox for outbox in outboxes.values()},
-        overdue_s=settings.sweep_grace_s + settings.sweep_interval_s,
-    )
 
 
 def build_shop(

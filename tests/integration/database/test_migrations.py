@@ -14,9 +14,11 @@ import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from orderkeep.database import postgresql_schema
+from orderkeep.database.migration_scripts import alembic_config, versions
 from orderkeep.database.postgresql import PostgresDatabase
 from orderkeep.database.postgresql_connection import PostgresLimits
 from orderkeep.database.schema import METADATA
@@ -86,6 +88,14 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Empty]:
     else:
         with new_database(postgresql_server()) as url:
             yield Empty(postgresql_url(url), PostgresPlainSql(url))
+
+
+def test_the_versions_are_those_that_the_scripts_say_in_their_order():
+    scripts = ScriptDirectory.from_config(alembic_config())
+
+    told = [script.revision for script in scripts.walk_revisions()]
+
+    assert versions() == tuple(reversed(told))
 
 
 def test_a_second_upgrade_has_nothing_to_do(empty: Empty):

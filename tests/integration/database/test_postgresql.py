@@ -377,9 +377,7 @@ async def test_a_connection_that_ends_before_the_commit_costs_nothing(
     pids: list[int] = []
 
     async def work(transaction: Transaction) -> int:
-        row = await transaction.fetch_one(_PID)
-        assert row is not None
-        pids.append(row["pid"])
+        pids.append(await pid_of(transaction))
         if len(pids) == 1:
             sql.rows("SELECT pg_terminate_backend(:pid)", pid=pids[0])
         return await transaction.execute(_PUT, name="a")
@@ -565,9 +563,7 @@ async def test_a_transaction_that_stands_still_loses_its_connection(
     pids: list[int] = []
 
     async def work(transaction: Transaction) -> None:
-        row = await transaction.fetch_one(_PID)
-        assert row is not None
-        pids.append(row["pid"])
+        pids.append(await pid_of(transaction))
         await transaction.execute(_PUT, name="a")
         assert isinstance(transaction, PostgresTransaction)
         await eventually(transaction._connection.is_closed)

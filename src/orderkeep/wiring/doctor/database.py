@@ -43,8 +43,8 @@ from orderkeep.wiring.doctor.of_postgresql import (
 )
 from orderkeep.wiring.doctor.of_settings import is_local
 from orderkeep.wiring.doctor.of_sqlite import examine_file, examine_library
+from orderkeep.wiring.operator_desks import build_status_reader
 from orderkeep.wiring.readiness import OUTBOX_AGE_S_MAX
-from orderkeep.wiring.shop import build_status_reader
 from orderkeep.wiring.storage import build_outboxes, open_database, schema_url
 
 Now = Callable[[], Instant]
