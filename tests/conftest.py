@@ -1,9 +1,10 @@
 """What every test may ask for: a fresh database with all tables, on each engine."""
 
 import importlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Table, text
@@ -135,8 +136,39 @@ def database(request: pytest.FixtureRequest) -> Database:
     return opened
 
 
+# What the processes that ran the tests have found missing, where there are several.
+_MISSING_KEY = "missing_servers"
+_missing_elsewhere: set[str] = set()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that started this one what was missing here."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_MISSING_KEY] = missing_servers()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear what was missing in a process that has ended."""
+    _missing_elsewhere.update(getattr(node, "workeroutput", {}).get(_MISSING_KEY, ()))
+
+
+@pytest.fixture
+def stands_beside_the_verdict(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Show a table at the end of the run, also where the test passes in another process."""
+    return lambda table: request.node.user_properties.append((_TABLE_KEY, table))
+
+
+_TABLE_KEY = "stands beside the verdict"
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly which suites were left out for want of a server."""
-    for sentence in missing_servers():
+    """Show tables, and say loudly which suites were left out for want of a server."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for key, table in getattr(report, "user_properties", ()):
+            if key == _TABLE_KEY and report.when == "call":
+                terminalreporter.section(report.nodeid)
+                terminalreporter.line(table)
+    for sentence in sorted({*missing_servers(), *_missing_elsewhere}):
         terminalreporter.section("a server is missing", sep="!", red=True)
         terminalreporter.line(sentence)

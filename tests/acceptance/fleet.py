@@ -24,10 +24,10 @@ from tests.acceptance.running import (
     RunningShop,
     clean_environment,
     command_line,
-    free_port,
     run_command,
     variables,
 )
+from tests.servers.own_process import free_port
 
 JWT_SECRET = "a-secret-that-guards-nothing-but-a-test"
 

@@ -14,7 +14,6 @@ Nothing here sleeps: every wait is on a condition, with a deadline.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,6 +25,8 @@ from typing import Any, Self, TypeVar
 
 import httpx
 import jwt
+
+from tests.servers.own_process import free_port
 
 # Generous: a machine that runs several test runs at once starts Python slowly.
 START_S_MAX = 60.0
@@ -300,13 +301,6 @@ def run_command(
         check=False,
         cwd=cwd,
     )
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def pause(process: subprocess.Popen[bytes]) -> None:

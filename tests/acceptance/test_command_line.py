@@ -19,11 +19,11 @@ from tests.acceptance.running import (
     RunningShop,
     clean_environment,
     command_line,
-    free_port,
     run_command,
     start_shop,
     variables,
 )
+from tests.servers.own_process import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -11,10 +11,11 @@ import pika
 import pytest
 
 from tests.acceptance.production import ProductionServers, production_servers
-from tests.acceptance.running import free_port, run_command, start_shop
+from tests.acceptance.running import run_command, start_shop
 from tests.integration.database.pooler import running_pooler
 from tests.servers.availability import postgresql_server, rabbitmq_server
 from tests.servers.installation import ServerMissingError
+from tests.servers.own_process import free_port
 from tests.servers.postgresql import PrivatePostgresServer, start_private_postgresql
 
 pytestmark = pytest.mark.slow

@@ -33,9 +33,10 @@ from tests.acceptance.production import (
     reach_of_psql,
     reach_of_rabbitmqctl,
 )
-from tests.acceptance.running import clean_environment, free_port, run_command
+from tests.acceptance.running import clean_environment, run_command
 from tests.acceptance.walks import WALK_S_MAX, blocks_of, walk
 from tests.servers.availability import postgresql_server, rabbitmq_server
+from tests.servers.own_process import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import clean_environment, free_port, start_shop
+from tests.acceptance.running import clean_environment, start_shop
 from tests.acceptance.walks import (
     WALK_S_MAX,
     Walked,
@@ -18,6 +18,7 @@ from tests.acceptance.walks import (
     walk,
 )
 from tests.servers.availability import fresh_vhost, rabbitmq_server
+from tests.servers.own_process import free_port
 
 ROOT = Path(__file__).parents[2]
 

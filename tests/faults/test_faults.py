@@ -7,7 +7,7 @@ stock are removed, doubled and bent, and each time the same judge, or the watche
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -93,11 +93,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def test_a_shop_in_which_everything_fails_loses_and_doubles_nothing(
-    run: Run, capsys: pytest.CaptureFixture[str]
+    run: Run, stands_beside_the_verdict: Callable[[str], None]
 ) -> None:
     tally = run.tally
-    with capsys.disabled():
-        print(f"\n{tally.table()}")  # noqa: T201 (what was done stands beside the verdict)
+    stands_beside_the_verdict(tally.table())
 
     assert tally.findings == []
     assert (tally.lost, tally.doubled, tally.oversold, tally.stuck, tally.unexpected) == (0,) * 5

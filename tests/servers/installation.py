@@ -1,8 +1,13 @@
 """Installs servers that a machine lacks, where that is allowed and usual: as root on Debian."""
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from tests.servers.own_process import run_to_end
 
@@ -26,10 +31,22 @@ def install_debian_package(name: str) -> None:
     if shutil.which("apt-get") is None:
         message = f"{name} is not installed, and this is neither Debian nor Ubuntu"
         raise ServerMissingError(message)
-    try:
-        _apt_get("install", "--no-install-recommends", name)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-        _renew_lists_and_install(name)
+    with _one_at_a_time():
+        try:
+            _apt_get("install", "--no-install-recommends", name)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            _renew_lists_and_install(name)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let no other test run install anything meanwhile: of two at once apt refuses the second.
+
+    Whoever comes second finds the package there, and apt has nothing to do.
+    """
+    with (Path(tempfile.gettempdir()) / "orderkeep-tests-install.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _renew_lists_and_install(name: str) -> None:

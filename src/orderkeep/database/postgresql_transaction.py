@@ -173,11 +173,10 @@ class PostgresTransaction:
         under_way, self._under_way = self._under_way, None
         if under_way is None:
             return
+        # Or the loop complains of a failure that nobody was left to hear of.
+        under_way.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         # Bounded: each statement has its time limit.
         await asyncio.wait({under_way})
-        if not under_way.cancelled():
-            # Looked at, or the loop complains of a failure that nobody was left to hear of.
-            under_way.exception()
 
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Keep the callback for when the commit is certain."""

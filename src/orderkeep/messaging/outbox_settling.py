@@ -124,7 +124,7 @@ class OutboxSettling:
         """Tell of each row that is settled."""
         # The services tell what happened. Each message has a line only for those who look for one;
         # for the others its fields are not even gathered.
-        if log.is_enabled_for(logging.DEBUG):
+        if _is_heard(logging.DEBUG):
             for row in settlement.sent:
                 log.debug("outbox_published", **self._fields(row))
         for row, detail in settlement.refused:
@@ -157,3 +157,9 @@ class OutboxSettling:
             "route": row.message.route,
             self._aggregate_name: row.aggregate_id,
         }
+
+
+def _is_heard(level: int) -> bool:
+    """Return whether lines of the level are written; a logger that cannot say has them written."""
+    is_enabled_for = getattr(log.bind(), "is_enabled_for", None)
+    return is_enabled_for is None or bool(is_enabled_for(level))

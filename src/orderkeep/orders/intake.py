@@ -81,6 +81,8 @@ class Intake:
         self._waiting_count_max = waiting_count_max
         self._batches_under_way_max = batches_under_way_max
         self._waiting: deque[_Waiting] = deque()
+        self._under_way: dict[asyncio.Task[None], Sequence[_Waiting]] = {}
+        # Set whenever there may be something to begin, or to end.
         self._arrived = asyncio.Event()
         self._is_closed = False
 
@@ -107,36 +109,52 @@ class Intake:
         self._is_closed = False
         stopping = asyncio.ensure_future(stop.wait())
         stopping.add_done_callback(lambda _done: self._arrived.set())
-        under_way: dict[asyncio.Task[None], Sequence[_Waiting]] = {}
         try:
-            while self._waiting or not stop.is_set():
-                if not self._waiting:
-                    self._arrived.clear()
-                    await self._arrived.wait()
-                    continue
-                if len(under_way) >= self._batches_under_way_max:
-                    await _await_one(under_way)
-                    continue
-                count = min(len(self._waiting), self._batch_size_max)
-                batch = [self._waiting.popleft() for _ in range(count)]
-                under_way[asyncio.create_task(self._settle(batch))] = batch
-            while under_way:
-                await _await_one(under_way)
+            while True:
+                self._arrived.clear()
+                self._see_to_the_ended()
+                self._begin_batches()
+                if stop.is_set() and not self._under_way:
+                    break
+                await self._arrived.wait()
         finally:
             self._is_closed = True
             stopping.cancel()
-            for settling, unanswered in under_way.items():
+            for settling, unanswered in self._under_way.items():
                 settling.cancel()
                 # A task that has not begun never reaches its `finally`, which tells them.
                 self._waiting.extend(unanswered)
             while self._waiting:
                 _fail(self._waiting.popleft(), _shutting_down())
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+            self._under_way.clear()
 
-    async def _settle(self, batch: Sequence[_Waiting]) -> None:
+    def _see_to_the_ended(self) -> None:
+        """Count batches that have ended no longer, and raise what one of them raised."""
+        for settling in [each for each in self._under_way if each.done()]:
+            del self._under_way[settling]
+            settling.result()
+
+    def _begin_batches(self) -> None:
+        """Let as many batches be under way as may, while anybody waits."""
+        while self._waiting and len(self._under_way) < self._batches_under_way_max:
+            count = min(len(self._waiting), self._batch_size_max)
+            batch = [self._waiting.popleft() for _ in range(count)]
+            settling = asyncio.create_task(self._settle(batch, ahead=tuple(self._under_way)))
+            settling.add_done_callback(lambda _done: self._arrived.set())
+            self._under_way[settling] = batch
+
+    async def _settle(
+        self, batch: Sequence[_Waiting], *, ahead: Collection[asyncio.Task[None]] = ()
+    ) -> None:
+        """Answer everybody in the batch.
+
+        Args:
+            ahead: The batches that were under way when this one began.
+        """
         reach("intake.before_batch")
         try:
-            await self._answer(batch)
+            await self._answer(batch, ahead=ahead)
         except StoreBusyError as error:
             await self._settle_without_held(batch, error)
         except StoreUnavailableError as error:
@@ -180,8 +198,21 @@ class Intake:
         for waiting in others:
             _fail(waiting, error)
 
-    async def _answer(self, batch: Sequence[_Waiting]) -> None:
-        answers = await self._place_surely([waiting.request for waiting in batch])
+    async def _answer(
+        self, batch: Sequence[_Waiting], *, ahead: Collection[asyncio.Task[None]]
+    ) -> None:
+        requests = [waiting.request for waiting in batch]
+        try:
+            answers = await self._place_surely(requests)
+        except StoreBusyError:
+            if not ahead and len(self._under_way) == 1:
+                raise
+            # It may be another batch of ours that held what this one wants. So it is run again,
+            # behind those that began before it: these never wait for it, so nobody waits in a
+            # circle.
+            if ahead:
+                await asyncio.wait(ahead)
+            answers = await self._place_surely(requests)
         reach("intake.after_batch")
         for waiting, answer in zip(batch, answers, strict=True):
             if not waiting.answer.done():  # done already: the client has hung up
@@ -195,14 +226,6 @@ class Intake:
             except CommitUnknownError as error:
                 log.warning("intake_commit_unknown", request_count=len(requests), reason=str(error))
         return await self._place_batch(requests)
-
-
-async def _await_one(under_way: dict[asyncio.Task[None], Sequence[_Waiting]]) -> None:
-    """Wait until at least one batch is under way no longer, and raise what it raised."""
-    ended, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-    for settling in ended:
-        del under_way[settling]
-        settling.result()
 
 
 def _shutting_down() -> StoreUnavailableError:

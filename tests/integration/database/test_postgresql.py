@@ -1,8 +1,9 @@
 """The engine on PostgreSQL: what is run again, what is refused, and what is never guessed."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -119,18 +120,21 @@ async def pid_of(transaction: ReadTransaction) -> int:
 
 @asynccontextmanager
 async def engine_in_transaction(
-    url: str, work: Callable[[Transaction], Awaitable[object]]
+    url: str, work: Callable[[Transaction], Awaitable[object]], *, is_undone: bool = False
 ) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """Have the work done and not committed, by another engine, until the function is called."""
+    """Have the work done by another engine, and committed or undone when the function is called."""
 
     async def hold(transaction: Transaction) -> None:
         await work(transaction)
         held.set()
         await may_end.wait()
+        if is_undone:
+            raise LookupError
 
     async def end() -> None:
         may_end.set()
-        await holding
+        with suppress(LookupError):
+            await holding
 
     held, may_end = asyncio.Event(), asyncio.Event()
     database = engine(url)
@@ -141,6 +145,14 @@ async def engine_in_transaction(
     finally:
         await end()
         await database.close()
+
+
+def waiting_for_a_lock(sql: PostgresPlainSql) -> int:
+    (row,) = sql.rows(
+        "SELECT count(*) AS n FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return row["n"]
 
 
 class Size(StrEnum):
@@ -306,6 +318,66 @@ async def test_the_work_goes_on_while_rows_are_on_their_way(
     with pytest.raises(ConstraintViolatedError, match="jars_name_key"):
         await writing
     assert names(sql) == ["held"]
+
+
+_NAMES = Statement(text("SELECT name FROM jars"))
+_FOLLOWING: dict[str, Callable[[Transaction], Awaitable[object]]] = {
+    "execute": lambda transaction: transaction.execute(_PUT, name="next"),
+    "execute_rows": lambda it: it.execute_rows(_ADD, [{"name": "next", "weight": 1}]),
+    "fetch_all": lambda transaction: transaction.fetch_all(_NAMES),
+    "fetch_one": lambda transaction: transaction.fetch_one(_NAMES),
+    "fetch_rows": lambda it: it.fetch_rows(
+        _FILL, [{"name": "next", "weight": 1, "size": None, "label": None, "is_open": None}]
+    ),
+    "now": lambda transaction: transaction.now(),
+}
+
+
+@pytest.mark.parametrize("following", _FOLLOWING)
+async def test_whatever_follows_waits_for_the_rows_that_are_on_their_way(
+    url: str, jars: PostgresDatabase, sql: PostgresPlainSql, following: str
+):
+    async def work(transaction: Transaction) -> None:
+        await transaction.execute_rows(_ADD, [{"name": "held", "weight": 2}])
+        went_on.set()
+        await _FOLLOWING[following](transaction)
+
+    went_on = asyncio.Event()
+    async with engine_in_transaction(url, putting("held"), is_undone=True) as end:
+        writing = asyncio.create_task(jars.transact(work))
+        async with asyncio.timeout(PATIENCE_S):
+            await went_on.wait()
+        await eventually(lambda: waiting_for_a_lock(sql) == 1)
+        assert not writing.done()
+        await end()
+
+    async with asyncio.timeout(PATIENCE_S):
+        await writing
+    assert names(sql)[0] == "held"
+
+
+async def test_rows_have_left_before_the_work_goes_on(
+    url: str, jars: PostgresDatabase, sql: PostgresPlainSql
+):
+    async def work(transaction: Transaction) -> None:
+        # The first time the statement is prepared, which takes some turns.
+        await transaction.execute_rows(_ADD, [{"name": "another", "weight": 2}])
+        await transaction.now()
+        await transaction.execute_rows(_ADD, [{"name": "held", "weight": 2}])
+        # The loop stands still from here on: what has not left by now would not leave.
+        give_up_at_s = time.monotonic() + PATIENCE_S
+        while not (seen := waiting_for_a_lock(sql)) and time.monotonic() < give_up_at_s:
+            pass
+        found.append(seen)
+
+    found: list[int] = []
+    async with engine_in_transaction(url, putting("held"), is_undone=True) as end:
+        writing = asyncio.create_task(jars.transact(work))
+        await eventually(lambda: bool(found))
+        await end()
+
+    await writing
+    assert found == [1]
 
 
 @pytest.mark.parametrize("goes_on", [True, False])

@@ -18,9 +18,9 @@ from orderkeep.messaging.rabbitmq.facts import (
     Right,
 )
 from orderkeep.messaging.rabbitmq.look import look_at_address, look_at_broker
-from tests.acceptance.running import free_port
 from tests.servers.availability import fresh_vhost, rabbitmq_server
 from tests.servers.erlang_shell import ErlangError
+from tests.servers.own_process import free_port
 
 OPTIONS = RabbitOptions()
 

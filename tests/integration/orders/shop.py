@@ -112,7 +112,8 @@ class Shop:
             draw_number=lambda: next(self._numbers),
             batch_size_max=batch_size_max,
             waiting_count_max=waiting_count_max,
-            batches_under_way_max=1,
+            # As the service on a server.
+            batches_under_way_max=2,
         )
         self.catalogue = CatalogueDesk(database=self.database)
         self.cases = CaseDesk(

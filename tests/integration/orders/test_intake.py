@@ -5,7 +5,12 @@ from collections.abc import Collection, Sequence
 
 import pytest
 
-from orderkeep.database.transaction import ConstraintViolatedError, Database, StoreUnavailableError
+from orderkeep.database.transaction import (
+    ConstraintViolatedError,
+    Database,
+    StoreBusyError,
+    StoreUnavailableError,
+)
 from orderkeep.orders.intake import Intake
 from orderkeep.orders.place_orders import Answer, PlacedOrder, PlaceOrder
 from orderkeep.orders.store.requests import RequestKey
@@ -307,30 +312,111 @@ async def test_while_two_batches_are_under_way_no_third_begins() -> None:
     assert placing.at_once_count_max == 2
 
 
-@pytest.mark.parametrize("under_way_count", [0, 2])
-async def test_who_is_in_any_batch_or_waits_is_told_when_all_is_cut_off(
-    under_way_count: int,
-) -> None:
+async def test_who_is_in_any_batch_or_waits_is_told_when_all_is_cut_off() -> None:
     placing = _Placing()
     intake = _intake_of(placing)
     running = asyncio.create_task(intake.run(asyncio.Event()))
-    if under_way_count:
-        asking = await _gathered(intake, placing)
-    else:
-        asking = [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(7)]
-        # They have asked, their batches are made up, and neither has begun.
-        await until(lambda: not intake._is_closed)
-        # `until` would pause for so long that they begin.
-        while len(intake._waiting) != 3:
-            await asyncio.sleep(0)
-    assert len(placing.begun) == under_way_count
+    asking = await _gathered(intake, placing)
 
     running.cancel()
+
+    assert await _answers(asking) == [StoreUnavailableError] * 7
+    assert running.cancelled()
+
+
+async def test_who_is_in_a_batch_that_is_cut_off_before_it_begins_is_told_too() -> None:
+    intake = _intake_of(_Placing())
+    running = asyncio.create_task(intake.run(asyncio.Event()))
+    asking = [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(7)]
+    # `until` would pause for so long that they begin.
+    while len(intake._waiting) != 3:
+        await asyncio.sleep(0)
+
+    for task in asyncio.all_tasks() - {asyncio.current_task(), *asking}:
+        task.cancel()
+
+    assert await _answers(asking) == [StoreUnavailableError] * 7
+    assert await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_request_that_comes_while_the_last_batch_ends_is_decided() -> None:
+    placing = _Placing()
+    intake = _intake_of(placing)
+    stop = asyncio.Event()
+    running = asyncio.create_task(intake.run(stop))
+    first = asyncio.create_task(intake.place(_any_request("first")))
+    await until(lambda: placing.begun == [1])
+    stop.set()
+    late = asyncio.create_task(intake.place(_any_request("late")))
+    await until(lambda: placing.begun == [1, 1])
+
+    for may_end in placing.may_end:
+        may_end.set_result(None)
+
+    assert await _answers([first, late]) == [Refusal] * 2
+    async with asyncio.timeout(PATIENCE_S):
+        await running
+
+
+async def test_what_a_batch_raises_ends_the_intake_at_once() -> None:
+    placing = _Placing()
+    intake = _intake_of(placing)
+
+    async def fail(_sku_ids: Collection[str]) -> Collection[str]:
+        message = "a bug"
+        raise LookupError(message)
+
+    intake._find_held = fail
+    running = asyncio.create_task(intake.run(asyncio.Event()))
+    asking = [asyncio.create_task(intake.place(_any_request()))]
+    await until(lambda: placing.begun == [1])
+
+    placing.may_end[0].set_exception(StoreBusyError("somebody holds it"))
+
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(LookupError):
+            await running
+    assert await _answers(asking) == [StoreUnavailableError]
+
+
+async def test_a_batch_that_waits_too_long_for_another_is_run_again_behind_it() -> None:
+    placing = _Placing()
+    intake = _intake_of(placing)
+    running = asyncio.create_task(intake.run(asyncio.Event()))
+    asking = await _gathered(intake, placing)
+    for waiting in asking[4:]:
+        waiting.cancel()  # or a third batch would begin
+    intake._waiting.clear()
+
+    placing.may_end[1].set_exception(StoreBusyError("the first holds it"))
+    await until(placing.may_end[1].done)
+    assert placing.begun == [2, 2]
+    placing.may_end[0].set_result(None)
+    await until(lambda: placing.begun == [2, 2, 2])
+    placing.may_end[2].set_result(None)
+
+    assert await _answers(asking[:4]) == [Refusal] * 4
+    running.cancel()
+
+
+async def test_two_batches_that_want_one_sku_both_sell_what_there_is(
+    database: Database,
+) -> None:
+    shop = Shop(database, batch_size_max=5, waiting_count_max=100)
+    await shop.fill(tea=30)
+    buyers = _send(shop, *[1] * 50)
+
+    async with shop.open():
+        answers = await asyncio.gather(*buyers, return_exceptions=True)
+
+    assert [type(answer) for answer in answers].count(PlacedOrder) == 30
+    assert shop.stock_of("tea") == (0, 30, 0)
+
+
+async def _answers(asking: Sequence[asyncio.Task[Answer]]) -> list[type]:
     async with asyncio.timeout(PATIENCE_S):
         answers = await asyncio.gather(*asking, return_exceptions=True)
-
-    assert [type(answer) for answer in answers] == [StoreUnavailableError] * 7
-    assert running.cancelled()
+    return [type(answer) for answer in answers]
 
 
 def _any_request(key: str = "k") -> PlaceOrder:
