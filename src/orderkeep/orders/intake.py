@@ -10,9 +10,10 @@ that want one SKU, whichever locks it first has it.
 Invariant: a request gets its answer after the commit that holds its order, never before. A client
 that hangs up changes nothing: its order is decided with its batch. A batch that fails for a reason
 of its own (a broken rule of the schema, a bug met by one request) is run again one by one, so a
-request fails alone. A batch that waited too long for a row of stock that somebody holds is parted:
-who wants that SKU is told to ask again, and all others are decided without them. A crash at any
-point loses only requests that nobody has answered.
+request fails alone. A batch that waited too long for a row of stock is run again behind those of
+ours that were under way with it; if somebody else holds the row it is parted: who wants that SKU is
+told to ask again, and all others are decided without them. A crash at any point loses only requests
+that nobody has answered.
 
 Where the answer to a batch's commit is lost, the same batch is run again: its keys were claimed in
 that commit, so they answer with the orders that it made, or make them now. Nobody was told of the

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from sqlalchemy.dialects.postgresql import asyncpg as postgresql_asyncpg
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -23,6 +24,7 @@ from orderkeep.messaging import (
 )
 from orderkeep.messaging.broker import BrokerRefusedError
 from orderkeep.messaging.dispatcher import SHARE_INTERVAL_S
+from orderkeep.messaging.outbox_reading import OutboxReading
 from tests.cleaned_databases import CleanedDatabases
 from tests.condition import eventually
 from tests.integration.messaging.shop_kernel import SHOP, TOPOLOGY, Shop, parcel, shop_on
@@ -431,6 +433,50 @@ async def test_a_row_leaves_when_its_time_has_come_and_not_before(shop: Shop):
     assert 0 < early.wait_s <= 0.3
     (row,) = await shop.rows("SELECT sent_at FROM shop_outbox")
     assert not_before <= row["sent_at"] < after(not_before, seconds=0.3)
+
+
+_CROWD = """
+INSERT INTO shop_outbox (
+    message_id, partition, aggregate_id, sequence, type, route, body, headers, state, ordered,
+    not_before, attempts, created_at
+)
+SELECT 'm' || n, n % 16, 'o' || n, 1, 'made', 'parcels', '{}', '{}', 'pending', true, n, 0, n
+FROM generate_series(1, 3000) AS n
+"""
+
+
+async def test_of_a_sudden_crowd_on_postgresql_the_first_are_read_without_a_look_at_all(
+    postgresql_shop: Shop,
+):
+    reading = OutboxReading(postgresql_shop.outbox.tables)
+    statement = reading._ready.compiled_for(postgresql_asyncpg.dialect())
+    given = {
+        **statement.defaults,
+        "now": 5_000,
+        "partitions": list(range(16)),
+        "paused_routes": [],
+        "on_their_way": [],
+        "limit": 100,
+    }
+
+    async def explain(transaction):
+        return await transaction._connection.fetch(
+            f"EXPLAIN {statement.sql}", *statement.positional(given)
+        )
+
+    async def crowd(transaction):
+        await transaction._connection.execute(_CROWD)
+
+    session = await postgresql_shop.database.open_session(on_lost=lambda: None)
+    try:
+        # Not counted by the server yet, which does so once a minute.
+        await session.transact(crowd)
+        plan = [row["QUERY PLAN"] for row in await session.read(explain)]
+    finally:
+        await session.close()
+
+    assert any("ix_shop_outbox_pending" in step for step in plan)
+    assert [step for step in plan if "Sort" in step or "Bitmap" in step] == []
 
 
 async def test_a_batch_is_no_larger_than_it_may_be(shop: Shop):
