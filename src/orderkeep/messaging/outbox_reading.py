@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Text, and_, bindparam, func, or_, select, update
+from sqlalchemy import Text, and_, bindparam, func, literal_column, or_, select, update
 
 from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value, written_out
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction
@@ -102,21 +102,25 @@ class OutboxReading:
                 )
             )
         )
+        # Not the column itself: for that there is an index of what is pending. A server that has
+        # counted little in it, of millions that were sent, would look for the ids there, and read
+        # all of a crowd that came since.
+        is_still_pending = table.c.state + literal_column("''") == _PENDING
         self._settle_sent = Statement(
             update(table)
-            .where(is_any_of(table.c.id, "ids"), table.c.state == _PENDING)
+            .where(is_any_of(table.c.id, "ids"), is_still_pending)
             .values(state="sent", sent_at=bindparam("now"), last_error=None)
         )
         self._postpone = Statement(
             update(table)
-            .where(is_any_of(table.c.id, "ids"), table.c.state == _PENDING)
+            .where(is_any_of(table.c.id, "ids"), is_still_pending)
             .values(not_before=table.c.deliver_at)
         )
         self._note_down = Statement(
             update(table)
             .where(
                 is_any_of(table.c.id, "ids"),
-                table.c.state == _PENDING,
+                is_still_pending,
                 # A route stays down for long, and says the same each time.
                 table.c.last_error.is_distinct_from(bindparam("error", type_=Text())),
             )
@@ -124,7 +128,7 @@ class OutboxReading:
         )
         self._settle_refused = RowStatement(
             update(table)
-            .where(table.c.id == row_value("row_id", table.c.id.type), table.c.state == _PENDING)
+            .where(table.c.id == row_value("row_id", table.c.id.type), is_still_pending)
             .values(
                 state=row_value("new_state", table.c.state.type),
                 attempts=table.c.attempts + 1,

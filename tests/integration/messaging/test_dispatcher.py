@@ -445,7 +445,7 @@ FROM generate_series(1, 3000) AS n
 """
 
 
-async def test_of_a_sudden_crowd_on_postgresql_the_first_are_read_without_a_look_at_all(
+async def test_of_a_sudden_crowd_on_postgresql_the_first_are_read_and_settled_alone(
     postgresql_shop: Shop,
 ):
     reading = OutboxReading(postgresql_shop.outbox.tables)
@@ -459,24 +459,36 @@ async def test_of_a_sudden_crowd_on_postgresql_the_first_are_read_without_a_look
         "limit": 100,
     }
 
-    async def explain(transaction):
-        return await transaction._connection.fetch(
-            f"EXPLAIN {statement.sql}", *statement.positional(given)
-        )
+    def explain(compiled, parameters):
+        async def fetch(transaction):
+            rows = await transaction._connection.fetch(
+                f"EXPLAIN {compiled.sql}", *compiled.positional(parameters)
+            )
+            return [row["QUERY PLAN"] for row in rows]
+
+        return fetch
+
+    settle = reading._settle_sent.compiled_for(postgresql_asyncpg.dialect())
+    settled = {**settle.defaults, "ids": list(range(1, 101)), "now": 5_000}
 
     async def crowd(transaction):
-        await transaction._connection.execute(_CROWD)
+        # Of many that were sent long ago the server has counted none that is pending.
+        await transaction._connection.execute(_CROWD.replace("'pending'", "'sent'"))
+        await transaction._connection.execute("ANALYZE shop_outbox")
+        await transaction._connection.execute(_CROWD.replace("'m'", "'later'"))
 
     session = await postgresql_shop.database.open_session(on_lost=lambda: None)
     try:
         # Not counted by the server yet, which does so once a minute.
         await session.transact(crowd)
-        plan = [row["QUERY PLAN"] for row in await session.read(explain)]
+        reading_plan = await session.read(explain(statement, given))
+        settling_plan = await session.transact(explain(settle, settled))
     finally:
         await session.close()
 
-    assert any("ix_shop_outbox_pending" in step for step in plan)
-    assert [step for step in plan if "Sort" in step or "Bitmap" in step] == []
+    assert any("ix_shop_outbox_pending" in step for step in reading_plan)
+    assert [step for step in reading_plan if "Sort" in step or "Bitmap" in step] == []
+    assert any("pk_shop_outbox" in step for step in settling_plan)
 
 
 async def test_a_batch_is_no_larger_than_it_may_be(shop: Shop):
