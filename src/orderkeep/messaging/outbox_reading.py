@@ -3,7 +3,18 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Text, and_, bindparam, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value, written_out
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction
@@ -102,10 +113,7 @@ class OutboxReading:
                 )
             )
         )
-        # Not the column itself: for that there is an index of what is pending. A server that has
-        # counted little in it, of millions that were sent, would look for the ids there, and read
-        # all of a crowd that came since.
-        is_still_pending = table.c.state + literal_column("''") == _PENDING
+        is_still_pending = _is_still_pending(table)
         self._settle_sent = Statement(
             update(table)
             .where(is_any_of(table.c.id, "ids"), is_still_pending)
@@ -230,3 +238,13 @@ def _pending_row(row: Row) -> PendingRow:
             order_key=row["aggregate_id"] if row["ordered"] else None,
         ),
     )
+
+
+def _is_still_pending(table: Table) -> ColumnElement[bool]:
+    """Return the condition that a row, found by its id, is pending.
+
+    It is no condition on the column itself: for that there is an index of what is pending. A server
+    that has counted little in it, of millions that were sent, would look for the ids there, and
+    read all of a crowd that came since.
+    """
+    return table.c.state + literal_column("''") == _PENDING

@@ -1,0 +1,61 @@
+"""How PostgreSQL goes about the dispatcher's statements while a crowd waits."""
+
+from sqlalchemy.dialects.postgresql import asyncpg as postgresql_asyncpg
+
+from orderkeep.messaging.outbox_reading import OutboxReading
+from tests.integration.messaging.shop_kernel import Shop
+
+_CROWD = """
+INSERT INTO shop_outbox (
+    message_id, partition, aggregate_id, sequence, type, route, body, headers, state, ordered,
+    not_before, attempts, created_at
+)
+SELECT 'm' || n, n % 16, 'o' || n, 1, 'made', 'parcels', '{}', '{}', 'pending', true, n, 0, n
+FROM generate_series(1, 3000) AS n
+"""
+
+
+async def test_of_a_sudden_crowd_on_postgresql_the_first_are_read_and_settled_alone(
+    postgresql_shop: Shop,
+):
+    reading = OutboxReading(postgresql_shop.outbox.tables)
+    statement = reading._ready.compiled_for(postgresql_asyncpg.dialect())
+    given = {
+        **statement.defaults,
+        "now": 5_000,
+        "partitions": list(range(16)),
+        "paused_routes": [],
+        "on_their_way": [],
+        "limit": 100,
+    }
+
+    def explain(compiled, parameters):
+        async def fetch(transaction):
+            rows = await transaction._connection.fetch(
+                f"EXPLAIN {compiled.sql}", *compiled.positional(parameters)
+            )
+            return [row["QUERY PLAN"] for row in rows]
+
+        return fetch
+
+    settle = reading._settle_sent.compiled_for(postgresql_asyncpg.dialect())
+    settled = {**settle.defaults, "ids": list(range(1, 101)), "now": 5_000}
+
+    async def crowd(transaction):
+        # Of many that were sent long ago the server has counted none that is pending.
+        await transaction._connection.execute(_CROWD.replace("'pending'", "'sent'"))
+        await transaction._connection.execute("ANALYZE shop_outbox")
+        await transaction._connection.execute(_CROWD.replace("'m'", "'later'"))
+
+    session = await postgresql_shop.database.open_session(on_lost=lambda: None)
+    try:
+        # Not counted by the server yet, which does so once a minute.
+        await session.transact(crowd)
+        reading_plan = await session.read(explain(statement, given))
+        settling_plan = await session.transact(explain(settle, settled))
+    finally:
+        await session.close()
+
+    assert any("ix_shop_outbox_pending" in step for step in reading_plan)
+    assert [step for step in reading_plan if "Sort" in step or "Bitmap" in step] == []
+    assert any("pk_shop_outbox" in step for step in settling_plan)
