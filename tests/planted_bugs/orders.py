@@ -17,6 +17,7 @@ from orderkeep.orders.order import CloseDecision, Order, Status, Transition, clo
 from orderkeep.orders.order import cancel as decide_cancel
 from orderkeep.orders.pricing import Pricing, WantedLine, price
 from orderkeep.orders.stock import MovementKind, Sku, StockCounts
+from orderkeep.orders.store import stock
 from orderkeep.orders.store.orders import find_due_order_nos
 from orderkeep.orders.store.requests import Claim, RequestKey
 from orderkeep.orders.store.stock import lock_skus
@@ -58,8 +59,10 @@ def _read_modify_write() -> Iterator[None]:
 
     with (
         patch.object(OrderDesk, "_place_batch", place),
+        patch.object(place_orders, "find_skus", seen),
         patch.object(place_orders, "lock_skus", seen),
-        patch.object(place_orders, "change_stock", write),
+        patch.object(stock, "lock_skus", seen),
+        patch.object(stock, "change_stock", write),
     ):
         yield
 

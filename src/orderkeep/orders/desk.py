@@ -5,6 +5,7 @@ Invariant: an answer leaves after its commit. What was refused left nothing behi
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from orderkeep.database.transaction import Database, ReadTransaction, Transaction
 from orderkeep.instant import Instant
@@ -31,7 +32,7 @@ from orderkeep.orders.store.reports import (
     list_timed_out,
 )
 from orderkeep.orders.store.requests import RequestKey
-from orderkeep.orders.store.stock import find_held_skus
+from orderkeep.orders.store.stock import StockTakenError, find_held_skus
 from orderkeep.orders.timeline import Item, for_buyer, read_timeline
 from orderkeep.refusal import Refusal
 
@@ -194,16 +195,22 @@ class OrderDesk:
         return await self._database.read(read)
 
     async def _place_batch(self, requests: Sequence[PlaceOrder]) -> Sequence[Answer]:
-        async def write(transaction: Transaction) -> Sequence[Answer]:
+        async def write(
+            transaction: Transaction, *, locks_stock_first: bool = False
+        ) -> Sequence[Answer]:
             return await place_orders(
                 transaction,
                 requests,
                 outbox=self._outbox,
                 rules=self._rules,
                 draw_number=self._draw_number,
+                locks_stock_first=locks_stock_first,
             )
 
-        return await self._database.transact(write)
+        try:
+            return await self._database.transact(write)
+        except StockTakenError:
+            return await self._database.transact(partial(write, locks_stock_first=True))
 
     async def _find_held(self, sku_ids: Collection[str]) -> Collection[str]:
         async def find(transaction: Transaction) -> Collection[str]:

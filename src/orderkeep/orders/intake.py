@@ -4,8 +4,8 @@ A row of stock that everyone wants is held from its lock to the end of its commi
 for each order makes a popular SKU slow. Here, while as many batches as may be are under way, the
 next one gathers: no timer, no delay at low load (a batch of one is the same code), and one commit
 for as many as are waiting. With more than one, the database works on one while another is read,
-decided or written here. Requests are decided in order of arrival inside a batch; of two batches
-that want one SKU, whichever locks it first has it.
+decided or written here; then who waits is shared out among them. Requests are decided in order of
+arrival inside a batch; of two batches that want one SKU, whichever locks it first has it.
 
 Invariant: a request gets its answer after the commit that holds its order, never before. A client
 that hangs up changes nothing: its order is decided with its batch. A batch that fails for a reason
@@ -25,6 +25,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import structlog
 
@@ -42,6 +43,9 @@ log = structlog.get_logger()
 # Each run of a batch ends within the limits of the database: after so many of unknown outcome the
 # clients are told to ask again, which is the same question.
 _UNKNOWN_RUNS_MAX = 3
+
+# A batch costs as much as a few orders, whatever its size: fewer than so many are not parted.
+_PART_SIZE_MIN = 16
 
 # Opens a transaction, places the orders in it, commits, and returns one answer for each request.
 PlaceBatch = Callable[[Sequence[PlaceOrder]], Awaitable[Sequence[Answer]]]
@@ -137,13 +141,27 @@ class Intake:
             settling.result()
 
     def _begin_batches(self) -> None:
-        """Let as many batches be under way as may, while anybody waits."""
-        while self._waiting and len(self._under_way) < self._batches_under_way_max:
-            count = min(len(self._waiting), self._batch_size_max)
+        """Let as many batches be under way as may, of about the same size, while anybody waits.
+
+        Were each as large as it can be, the first of a crowd that comes back after its answers
+        would be a batch of their own and all others the next one: as if there was one at a time.
+        So none takes more than its share of all who are asking, and none begins that is less than
+        half as large as another that is under way.
+        """
+        while self._may_begin_another():
+            asking_count = len(self._waiting) + sum(map(len, self._under_way.values()))
+            share = ceil(asking_count / self._batches_under_way_max)
+            count = min(len(self._waiting), max(share, _PART_SIZE_MIN), self._batch_size_max)
             batch = [self._waiting.popleft() for _ in range(count)]
             settling = asyncio.create_task(self._settle(batch, ahead=tuple(self._under_way)))
             settling.add_done_callback(lambda _done: self._arrived.set())
             self._under_way[settling] = batch
+
+    def _may_begin_another(self) -> bool:
+        if len(self._under_way) >= self._batches_under_way_max:
+            return False
+        largest = max(map(len, self._under_way.values()), default=0)
+        return len(self._waiting) >= max(1, ceil(largest / 2))
 
     async def _settle(
         self, batch: Sequence[_Waiting], *, ahead: Collection[asyncio.Task[None]] = ()

@@ -2,7 +2,14 @@
 
 Invariant: one key makes at most one order, for ever. The key's row is claimed in the order's own
 transaction, so it is the lock that holds across any number of processes; a refused request leaves
-no claim. Stock is taken for every line of an order or for none.
+no claim. Stock is taken for every line of an order or for none, and only from counts that are
+locked: a request is refused for want of stock on these alone.
+
+A row of stock that everyone wants is locked as late as may be, after all else is written. Until
+then a batch goes by what it saw without a lock, if there is plenty: as much again as it takes.
+Where there is less, or a request falls short, the stock is locked first and the batch is decided on
+that. Where others have taken too much between look and lock, nothing is written, and the caller
+comes again with `locks_stock_first`.
 
 Locks are taken in one order everywhere: keys, sorted; then stock, by SKU. A crash before the commit
 leaves nothing; after it, the client asks again with its key and is answered the order.
@@ -17,6 +24,7 @@ from orderkeep.database.transaction import Transaction
 from orderkeep.failure_points import reach
 from orderkeep.instant import Instant, after
 from orderkeep.messaging.outbox import Outbox
+from orderkeep.orders.drafted_changes import demand_of
 from orderkeep.orders.events import created_event_count, created_events
 from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Order, OrderNumber, Receiver, Status
@@ -26,10 +34,8 @@ from orderkeep.orders.stock import (
     MovementKind,
     Short,
     Sku,
-    StockCounts,
     admit,
     out_of_stock,
-    sum_by_sku,
 )
 from orderkeep.orders.store.orders import (
     HistoryEntry,
@@ -45,7 +51,13 @@ from orderkeep.orders.store.requests import (
     find_claims,
     release_claims,
 )
-from orderkeep.orders.store.stock import Movement, change_stock, insert_movements, lock_skus
+from orderkeep.orders.store.stock import (
+    Movement,
+    find_skus,
+    insert_movements,
+    lock_skus,
+    reserve_stock,
+)
 from orderkeep.refusal import Refusal
 
 
@@ -114,6 +126,8 @@ class _Decided:
         accepted: What keys claimed by an accepted request of this batch stand for.
         orders: New orders by number.
         available: What is left of each SKU.
+        taken: What the new orders take of each SKU.
+        is_any_short: Whether a request was refused for want of stock.
     """
 
     answers: list[Answer | None] = field(default_factory=list)
@@ -122,6 +136,15 @@ class _Decided:
     accepted: dict[RequestKey, Claim] = field(default_factory=dict)
     orders: dict[OrderNumber, Order] = field(default_factory=dict)
     available: Mapping[str, int]
+    taken: dict[str, int] = field(default_factory=dict)
+    is_any_short: bool = False
+
+    @property
+    def is_stock_plenty(self) -> bool:
+        """Whether there is as much again of everything, so that another batch may take it too."""
+        return not self.is_any_short and all(
+            self.available[sku_id] >= quantity for sku_id, quantity in self.taken.items()
+        )
 
 
 async def place_orders(
@@ -131,14 +154,19 @@ async def place_orders(
     outbox: Outbox,
     rules: PlacingRules,
     draw_number: Callable[[], int],
+    locks_stock_first: bool = False,
 ) -> list[Answer]:
     """Decide the requests in the order they came and write what was accepted.
 
     Args:
         draw_number: Draws 0..10^12-1 for an order's number.
+        locks_stock_first: Whether the stock is locked before anything is decided.
 
     Returns:
         One answer for each request, in order.
+
+    Raises:
+        StockTakenError: stock was not locked first, and others have taken it.
     """
     now = await transaction.now()
     numbered = _numbered(requests, now=now, draw_number=draw_number)
@@ -148,18 +176,23 @@ async def place_orders(
     fresh = await claim_keys(transaction, claims)
     reach("place_orders.after_claim")
     earlier = await find_claims(transaction, claims.keys() - fresh)
-    skus = await lock_skus(
-        transaction,
-        {line.sku_id for request in requests if request.key in fresh for line in request.wanted},
-    )
-    decided = _Decided(
-        claimed=fresh,
-        earlier=earlier,
-        available={sku.sku_id: sku.available for sku in skus.values()},
-    )
-    _decide(numbered, decided=decided, catalogue=skus, rules=rules, now=now)
+    wanted = {
+        line.sku_id for request in requests if request.key in fresh for line in request.wanted
+    }
+
+    def decided_on(skus: Mapping[str, Sku]) -> _Decided:
+        return _decide(numbered, claimed=fresh, earlier=earlier, skus=skus, rules=rules, now=now)
+
+    skus = await (lock_skus if locks_stock_first else find_skus)(transaction, wanted)
+    decided = decided_on(skus)
+    is_stock_locked = locks_stock_first
+    if not (is_stock_locked or decided.is_stock_plenty):
+        decided = decided_on(await lock_skus(transaction, wanted))
+        is_stock_locked = True
     await _settle_claims(transaction, claims=claims, fresh=fresh, accepted=decided.accepted)
     await _write(transaction, list(decided.orders.values()), outbox=outbox, now=now)
+    await reserve_stock(transaction, decided.taken, is_locked=is_stock_locked)
+    reach("place_orders.after_stock")
     return await _answer(transaction, numbered, decided=decided)
 
 
@@ -180,18 +213,25 @@ def _numbered(
 def _decide(
     numbered: Sequence[_Numbered],
     *,
-    decided: _Decided,
-    catalogue: Mapping[str, Sku],
+    claimed: AbstractSet[RequestKey],
+    earlier: Mapping[RequestKey, Claim],
+    skus: Mapping[str, Sku],
     rules: PlacingRules,
     now: Instant,
-) -> None:
+) -> _Decided:
+    decided = _Decided(
+        claimed=claimed,
+        earlier=earlier,
+        available={sku.sku_id: sku.available for sku in skus.values()},
+    )
     for one in numbered:
         try:
             decided.answers.append(
-                _decide_one(one, decided=decided, catalogue=catalogue, rules=rules, now=now)
+                _decide_one(one, decided=decided, catalogue=skus, rules=rules, now=now)
             )
         except Refusal as refusal:
             decided.answers.append(refusal)
+    return decided
 
 
 def _decide_one(
@@ -219,12 +259,15 @@ def _decide_one(
         )
     _check_token(request, rules=rules, now=now)
     order = _new_order(one, catalogue=catalogue, rules=rules, now=now)
-    demand = sum_by_sku((line.sku_id, line.quantity) for line in order.lines)
+    demand = demand_of(order)
     admission = admit([demand], available=decided.available)
     (verdict,) = admission.verdicts
     if isinstance(verdict, Short):
+        decided.is_any_short = True
         raise out_of_stock(verdict.shortages)
     decided.available = admission.remaining
+    for sku_id, quantity in demand.items():
+        decided.taken[sku_id] = decided.taken.get(sku_id, 0) + quantity
     decided.orders[order.order_no] = order
     decided.accepted[request.key] = one.claim
     return PlacedOrder(order=order, is_replayed=False)
@@ -294,30 +337,17 @@ async def _write(
     await insert_orders(transaction, orders)
     reach("place_orders.after_orders")
     await insert_history(transaction, [_beginning(order) for order in orders])
-    taken: dict[str, int] = {}
-    movements: list[Movement] = []
-    for order in orders:
-        for sku_id, quantity in sum_by_sku(
-            (line.sku_id, line.quantity) for line in order.lines
-        ).items():
-            taken[sku_id] = taken.get(sku_id, 0) + quantity
-            movements.append(
-                Movement(
-                    sku_id=sku_id,
-                    kind=MovementKind.RESERVE,
-                    cause=order.order_no,
-                    quantity=quantity,
-                )
-            )
-    await insert_movements(transaction, movements, now=now)
-    await change_stock(
+    await insert_movements(
         transaction,
-        {
-            sku_id: StockCounts(available=-quantity, reserved=quantity)
-            for sku_id, quantity in taken.items()
-        },
+        [
+            Movement(
+                sku_id=sku_id, kind=MovementKind.RESERVE, cause=order.order_no, quantity=quantity
+            )
+            for order in orders
+            for sku_id, quantity in demand_of(order).items()
+        ],
+        now=now,
     )
-    reach("place_orders.after_stock")
     await outbox.append(
         transaction, [event for order in orders for event in created_events(order)], now=now
     )

@@ -3,6 +3,7 @@
 Invariant: an order's row, its history, the movements of its stock and its events change together,
 in the caller's transaction, or not at all. The orders are locked by the caller; the stock is locked
 here, all of it, by SKU: orders first, stock after, so two transactions never wait for each other.
+It is locked and changed last, for everyone may want it.
 """
 
 from collections.abc import Sequence
@@ -45,19 +46,19 @@ async def write_changes(
     if not changes:
         return
     movements = [movement for change in changes for movement in _movements(change)]
-    if movements:
-        await lock_skus(transaction, {movement.sku_id for movement in movements})
     await save_orders(transaction, [(change.before, change.after) for change in changes])
     reach("write_changes.after_orders")
     await insert_history(
         transaction, [change.history for change in changes if change.history is not None]
     )
     await insert_movements(transaction, movements, now=now)
-    await change_stock(transaction, _summed(movements))
-    reach("write_changes.after_stock")
     await outbox.append(
         transaction, [event for change in changes for event in change.events], now=now
     )
+    if movements:
+        await lock_skus(transaction, {movement.sku_id for movement in movements})
+        await change_stock(transaction, _summed(movements))
+    reach("write_changes.after_stock")
 
 
 def _movements(change: OrderChange) -> list[Movement]:

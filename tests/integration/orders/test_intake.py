@@ -26,7 +26,7 @@ def counted(database: Database) -> CountingDatabase:
 @pytest.fixture
 def closed_shop(database: Database, counted: CountingDatabase) -> Shop:
     """A shop whose intake does not run yet, with 10 teas."""
-    return Shop(database, served=counted, batch_size_max=64, waiting_count_max=100)
+    return Shop(database, served=counted, batch_size_max=64, waiting_count_max=200)
 
 
 def _send(shop: Shop, *quantities: int) -> list[asyncio.Task[PlacedOrder]]:
@@ -42,26 +42,44 @@ async def test_requests_that_wait_together_are_decided_in_one_commit(
 ) -> None:
     await closed_shop.fill(tea=100)
     counted.transactions_count = 0
-    buyers = _send(closed_shop, *[1] * 50)
-    await until(lambda: len(closed_shop.desk.intake._waiting) == 50)
+    buyers = _send(closed_shop, *[1] * 16)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 16)
 
     async with closed_shop.open():
         placed = await asyncio.gather(*buyers)
 
     assert counted.transactions_count == 1
-    assert len({answer.order.order_no for answer in placed}) == 50
+    assert len({answer.order.order_no for answer in placed}) == 16
 
 
-async def test_a_batch_has_a_largest_size(closed_shop: Shop, counted: CountingDatabase) -> None:
+async def test_a_crowd_is_shared_out_among_the_batches_that_may_be_under_way(
+    closed_shop: Shop, counted: CountingDatabase
+) -> None:
     await closed_shop.fill(tea=100)
     counted.transactions_count = 0
-    buyers = _send(closed_shop, *[1] * 100)
-    await until(lambda: len(closed_shop.desk.intake._waiting) == 100)
+    buyers = _send(closed_shop, *[1] * 51)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 51)
 
     async with closed_shop.open():
         await asyncio.gather(*buyers)
 
-    assert counted.transactions_count == 2  # 64 and 36
+    sizes = closed_shop.rows("SELECT count(*) AS size FROM orders GROUP BY created_at ORDER BY 1")
+    assert [row["size"] for row in sizes] == [25, 26]
+    assert counted.transactions_count == 2
+
+
+async def test_a_batch_has_a_largest_size(closed_shop: Shop, counted: CountingDatabase) -> None:
+    await closed_shop.fill(tea=1000)
+    counted.transactions_count = 0
+    counted.may_begin.clear()
+    buyers = _send(closed_shop, *[1] * 200)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 200)
+
+    async with closed_shop.open():
+        await until(lambda: counted.transactions_count == 2)
+        assert len(closed_shop.desk.intake._waiting) == 200 - 2 * 64
+        counted.may_begin.set()
+        await asyncio.gather(*buyers)
 
 
 async def test_what_arrives_while_a_batch_commits_goes_into_the_next(
@@ -73,8 +91,8 @@ async def test_what_arrives_while_a_batch_commits_goes_into_the_next(
     async with closed_shop.open():
         first = _send(closed_shop, 1)
         await until(lambda: counted.transactions_count == 1)
-        later = _send(closed_shop, *[1] * 20)
-        await until(lambda: len(closed_shop.desk.intake._waiting) == 20)
+        later = _send(closed_shop, *[1] * 10)
+        await until(lambda: len(closed_shop.desk.intake._waiting) == 10)
 
         counted.may_begin.set()
         await asyncio.gather(*first, *later)
@@ -95,15 +113,15 @@ async def test_a_request_alone_is_placed_at_once(
 
 
 async def test_one_request_too_many_is_refused_at_once(closed_shop: Shop) -> None:
-    await closed_shop.fill(tea=200)
-    buyers = _send(closed_shop, *[1] * 100)
-    await until(lambda: len(closed_shop.desk.intake._waiting) == 100)
+    await closed_shop.fill(tea=400)
+    buyers = _send(closed_shop, *[1] * 200)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 200)
 
     with pytest.raises(Refusal, match="overloaded"):
         await closed_shop.order(tea=1)
 
     async with closed_shop.open():
-        assert len(await asyncio.gather(*buyers)) == 100
+        assert len(await asyncio.gather(*buyers)) == 200
         await closed_shop.order(tea=1)
 
 
@@ -271,11 +289,11 @@ class _Placing:
         return sku_ids
 
 
-def _intake_of(placing: _Placing) -> Intake:
+def _intake_of(placing: _Placing, *, batch_size_max: int = 2) -> Intake:
     return Intake(
         placing.place,
         find_held=placing.find_held,
-        batch_size_max=2,
+        batch_size_max=batch_size_max,
         waiting_count_max=100,
         batches_under_way_max=2,
     )
@@ -310,6 +328,43 @@ async def test_while_two_batches_are_under_way_no_third_begins() -> None:
         await running
     assert [type(answer) for answer in answers] == [Refusal] * 7
     assert placing.at_once_count_max == 2
+
+
+async def test_beside_a_large_batch_none_begins_until_half_as_many_wait() -> None:
+    placing = _Placing()
+    intake = _intake_of(placing, batch_size_max=100)
+    running = asyncio.create_task(intake.run(asyncio.Event()))
+    asking = [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(16)]
+    await until(lambda: placing.begun == [16])
+
+    asking += [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(7)]
+    await until(lambda: len(intake._waiting) == 7)
+    assert placing.begun == [16]
+    asking.append(asyncio.create_task(intake.place(_any_request("k"))))
+    await until(lambda: placing.begun == [16, 8])
+
+    for may_end in placing.may_end:
+        may_end.set_result(None)
+    assert await _answers(asking) == [Refusal] * 24
+    running.cancel()
+
+
+async def test_of_a_crowd_that_comes_back_to_one_batch_the_next_takes_its_share() -> None:
+    placing = _Placing()
+    intake = _intake_of(placing, batch_size_max=100)
+    running = asyncio.create_task(intake.run(asyncio.Event()))
+    asking = [asyncio.create_task(intake.place(_any_request("first")))]
+    await until(lambda: placing.begun == [1])
+
+    asking += [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(99)]
+    await until(lambda: placing.begun == [1, 50])
+    placing.may_end[0].set_result(None)
+    await until(lambda: placing.begun == [1, 50, 49])
+
+    for may_end in placing.may_end[1:]:
+        may_end.set_result(None)
+    assert await _answers(asking) == [Refusal] * 100
+    running.cancel()
 
 
 async def test_who_is_in_any_batch_or_waits_is_told_when_all_is_cut_off() -> None:

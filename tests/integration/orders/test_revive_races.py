@@ -19,7 +19,12 @@ from orderkeep.refusal import Refusal
 from tests.condition import eventually
 from tests.conftest import opened_postgresql
 from tests.integration.orders.shop import Shop, payment
-from tests.integration.orders.test_several_processes import all_of, deadlocks, opened_shops
+from tests.integration.orders.test_several_processes import (
+    all_of,
+    deadlocks,
+    opened_shops,
+    waits_for_a_lock,
+)
 
 REVIVE = LatePaymentPolicy.REVIVE
 
@@ -167,7 +172,7 @@ async def test_a_late_payment_waits_for_a_buyer_who_is_taking_the_last_piece(
         buying = asyncio.create_task(shop.database.transact(buy))
         await has_taken.wait()
         paying = asyncio.create_task(other.pay(payment(order), policy=REVIVE))
-        await eventually(lambda: _waits_for_a_lock(shop))
+        await eventually(lambda: waits_for_a_lock(shop))
         may_commit.set()
         await all_of(buying, paying)
 
@@ -187,11 +192,3 @@ def _wish(user_id: str, **wanted: int) -> PlaceOrder:
         buyer_remark=None,
         expected_pay_amount_minor=None,
     )
-
-
-def _waits_for_a_lock(shop: Shop) -> bool:
-    rows = shop.rows(
-        "SELECT 1 FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return len(rows) > 0

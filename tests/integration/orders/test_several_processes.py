@@ -43,6 +43,15 @@ def deadlocks(shop: Shop) -> int:
     return row["deadlocks"]
 
 
+def waits_for_a_lock(shop: Shop) -> bool:
+    """Return whether any transaction in the shop's database waits for a lock."""
+    rows = shop.rows(
+        "SELECT 1 FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return len(rows) > 0
+
+
 async def all_of(*works: Awaitable[Any]) -> list[Any]:
     """Let all end; refusals are answers, everything else that is raised is a failure."""
     answers = await asyncio.gather(*works, return_exceptions=True)

@@ -24,12 +24,22 @@ class Movement:
     reason: str | None = None
 
 
+class StockTakenError(Exception):
+    """Others have taken stock that was seen without a lock; nothing of it may be committed."""
+
+
 _SKU_COLUMNS = (*SKUS.c, STOCK.c.available, STOCK.c.reserved, STOCK.c.sold)
 _SKUS_WITH_STOCK = SKUS.join(STOCK, STOCK.c.sku_id == SKUS.c.sku_id)
 
 # SKUs one batch may touch: as many lines as one order may have, for a full batch of orders.
 _LOCKED_SKUS_MAX = 1024 * 100
 
+_LOOK = Statement(
+    select(*_SKU_COLUMNS)
+    .select_from(_SKUS_WITH_STOCK)
+    .where(is_any_of(STOCK.c.sku_id, "sku_ids"))
+    .limit(_LOCKED_SKUS_MAX)
+)
 _LOCK = Statement(
     select(*_SKU_COLUMNS)
     .select_from(_SKUS_WITH_STOCK)
@@ -103,6 +113,12 @@ async def lock_skus(transaction: Transaction, sku_ids: Collection[str]) -> dict[
     return {row["sku_id"]: _sku(row) for row in rows}
 
 
+async def find_skus(transaction: ReadTransaction, sku_ids: Collection[str]) -> dict[str, Sku]:
+    """Return those of the SKUs that exist, as they stand now: their counts may change at once."""
+    rows = await transaction.fetch_all(_LOOK, sku_ids=sorted(sku_ids))
+    return {row["sku_id"]: _sku(row) for row in rows}
+
+
 async def find_held_skus(transaction: Transaction, sku_ids: Collection[str]) -> set[str]:
     """Return those of the SKUs whose stock another transaction holds; lock the others."""
     wanted = sorted(sku_ids)
@@ -169,6 +185,32 @@ async def change_stock(transaction: Transaction, changes: Mapping[str, StockCoun
             }
             for sku_id, change in sorted(changes.items())
         ],
+    )
+
+
+async def reserve_stock(
+    transaction: Transaction, taken: Mapping[str, int], *, is_locked: bool
+) -> None:
+    """Move so much of each SKU, by id, from available to reserved.
+
+    Args:
+        is_locked: Whether this transaction has locked them; else that is done here.
+
+    Raises:
+        StockTakenError: they were not locked, and it is there no longer.
+    """
+    if not taken:
+        return
+    if not is_locked:
+        skus = await lock_skus(transaction, taken.keys())
+        if any(skus[sku_id].available < quantity for sku_id, quantity in taken.items()):
+            raise StockTakenError
+    await change_stock(
+        transaction,
+        {
+            sku_id: StockCounts(available=-quantity, reserved=quantity)
+            for sku_id, quantity in taken.items()
+        },
     )
 
 
