@@ -62,7 +62,7 @@ async def issue_token(request: BuyerRequest, order_desk: Orders) -> TokenAnswer:
 
 @post(
     "/orders",
-    opt={**_USER, "goes_last": True},
+    opt={**_USER, "goes_last": True, "is_asked_most": True},
     tags=["Orders"],
     summary="Place an order",
 )

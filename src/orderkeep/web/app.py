@@ -22,6 +22,7 @@ from orderkeep.web.json_request import BODY_BYTES_MAX, JsonRequest
 from orderkeep.web.openapi import openapi_json
 from orderkeep.web.problems import answer_problem
 from orderkeep.web.route_rules import find_paths, read_rules
+from orderkeep.web.short_way import ShortWay
 
 API_BASE = "/api/v1"
 
@@ -114,7 +115,11 @@ class WebApp:
             first_in_hand_max=parts.first_in_hand_max,
             count_answer=parts.count_answer,
         )
-        self._gate = Gate(application, door=self.door, logs_requests=parts.logs_requests)
+        self._gate = Gate(
+            ShortWay(application, admission=admission, dependencies=parts.dependencies),
+            door=self.door,
+            logs_requests=parts.logs_requests,
+        )
         self.asgi: ASGIApp = self._gate
 
     @property

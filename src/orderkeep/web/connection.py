@@ -52,6 +52,42 @@ _CONNECTION = b"\r\nconnection"
 _KEEP_ALIVE = b"\r\nconnection: keep-alive\r\n"
 
 
+# What goes before an answer, to a client that asked whether it may send its body.
+_INTERIM = b"HTTP/1.1 100 "
+
+
+class _JoiningTransport:
+    """The transport as one answer sees it: its head leaves together with what follows first.
+
+    uvicorn writes a head at once, though nothing here starts an answer before it has all of it:
+    each would be two calls of the system, and two reads of its client.
+    """
+
+    __slots__ = ("_head", "_is_head_written", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+        self._is_head_written = False
+
+    def write(self, data: bytes) -> None:
+        if not self._is_head_written and not data.startswith(_INTERIM):
+            self._is_head_written = True
+            self._head = data
+            return
+        head, self._head = self._head, b""
+        self._transport.write(head + data)
+
+    def close(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head)
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+
 class BoundedConnection(HttpToolsProtocol):
     """One connection.
 
@@ -148,6 +184,8 @@ class BoundedConnection(HttpToolsProtocol):
         refused = self._find_refusal()
         if refused is None:
             super().on_headers_complete()
+            if self.scope["method"] != "HEAD":  # behind whose head nothing is written
+                self.cycle.transport = _JoiningTransport(self.transport)  # type: ignore[assignment]  # reason: all of it that a cycle uses
             return
         self._is_refused = True
         # Whoever asked before sending the body need not send it now: what comes next is unclear.

@@ -262,7 +262,7 @@ def _queries_of(handler: HTTPRouteHandler, route: HTTPRoute) -> dict[str, object
     """Return the type of each query parameter, by the name that a client writes."""
     injected = {*handler.resolve_dependencies(), *route.path_parameters, *_GIVEN_BY_FRAMEWORK}
     limits = (
-        _limit_of(name, declared)
+        limit_of(name, declared)
         for name, declared in handler.parsed_fn_signature.parameters.items()
         if name not in injected
     )
@@ -284,10 +284,11 @@ def _limits_of(handler: HTTPRouteHandler, route: HTTPRoute) -> Iterable[Paramete
     injected = {*handler.resolve_dependencies(), *route.path_parameters, *_GIVEN_BY_FRAMEWORK}
     for name, declared in handler.parsed_fn_signature.parameters.items():
         if name not in injected and _has_limits(declared.raw):
-            yield _limit_of(name, declared)
+            yield limit_of(name, declared)
 
 
-def _limit_of(name: str, field: FieldDefinition) -> ParameterLimit:
+def limit_of(name: str, field: FieldDefinition) -> ParameterLimit:
+    """Return where a client writes a handler's parameter, and within which limits."""
     marker = field.kwarg_definition
     place, shown_name = "query", name
     if isinstance(marker, ParameterKwarg):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from orderkeep.web.connection import BoundedConnection
+from orderkeep.web.connection import BoundedConnection, _JoiningTransport
 from orderkeep.web.door import Door
 from orderkeep.web.gate import Gate
 from orderkeep.web.server import Listener, PortInUseError, listen, serve
@@ -54,6 +54,66 @@ async def test_the_application_is_served(shop: Shop) -> None:
     assert live.json() == {"status": "ok"}
     assert placed.status_code == 201
     assert "Server" not in placed.headers
+
+
+class _Recording(asyncio.Transport):
+    """A transport that keeps what is written, and whether it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.is_closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_head_leaves_with_what_follows_and_no_later_than_the_end() -> None:
+    recording = _Recording()
+    whole = _JoiningTransport(recording)
+    whole.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    whole.write(b"head ")
+    assert recording.written == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    whole.write(b"body ")
+    whole.write(b"more")
+    broken = _JoiningTransport(recording)
+    broken.write(b"only a head")
+    broken.close()
+
+    assert recording.written[1:] == [b"head body ", b"more", b"only a head"]
+    assert recording.is_closed
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "parts", "body"),
+    [
+        ("GET", 200, [b"tea"], b"tea"),
+        ("HEAD", 200, [b"tea"], b""),
+        ("GET", 204, [], b""),
+        ("GET", 200, [b"tea ", b"pot"], b"tea pot"),
+    ],
+)
+async def test_an_answer_arrives_whole(
+    method: str, status: int, parts: list[bytes], body: bytes
+) -> None:
+    async def application(_scope: dict, _receive: Callable, send: Callable) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        for part in parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async with (
+        serving(application) as (listener, _, _),
+        httpx.AsyncClient(base_url=listener.url) as client,
+    ):
+        # Twice on one connection: nothing of the first may be left.
+        answers = [await client.request(method, "/") for _ in range(2)]
+
+    assert [answer.status_code for answer in answers] == [status] * 2
+    assert [answer.content for answer in answers] == [body] * 2
 
 
 async def test_a_chunked_body_beyond_the_limit_is_refused_over_the_wire(shop: Shop) -> None:
