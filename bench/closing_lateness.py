@@ -22,7 +22,8 @@ from orderkeep.database.transaction import Database, Transaction
 from orderkeep.instant import MICROSECONDS_PER_SECOND, Instant, after
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.idempotency_key import KeyKind
-from orderkeep.orders.place_orders import PlacedOrder, PlaceOrder, PlacingRules, place_orders
+from orderkeep.orders.place_orders import place_orders
+from orderkeep.orders.placing import PlacedOrder, PlaceOrder, PlacingRules
 from orderkeep.orders.pricing import WantedLine
 from orderkeep.orders.store.requests import RequestKey
 from orderkeep.wiring import chance

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from orderkeep.database.transaction import ReadTransaction, StoreUnavailableError, Transaction
 from orderkeep.instant import Instant, after
-from orderkeep.orders import close_orders, drafted_changes, place_orders
+from orderkeep.orders import close_orders, drafted_changes, place_orders, placing
 from orderkeep.orders.cancel_order import CancelOrder
 from orderkeep.orders.desk import OrderDesk
 from orderkeep.orders.order import CloseDecision, Order, Status, Transition, close_when_due
@@ -57,11 +57,14 @@ def _read_modify_write() -> Iterator[None]:
                 ),
             )
 
+    async def reserve(transaction: Transaction, taken: Mapping[str, int], **_seen: object) -> None:
+        await stock.reserve_locked_stock(transaction, taken)
+
     with (
         patch.object(OrderDesk, "_place_batch", place),
         patch.object(place_orders, "find_skus", seen),
         patch.object(place_orders, "lock_skus", seen),
-        patch.object(stock, "lock_skus", seen),
+        patch.object(place_orders, "reserve_seen_stock", reserve),
         patch.object(stock, "change_stock", write),
     ):
         yield
@@ -199,7 +202,7 @@ def _one_of_each() -> Iterator[None]:
     def price_one(wanted: Sequence[WantedLine], **rest: Any) -> Pricing:
         return price([replace(line, quantity=1) for line in wanted], **rest)
 
-    with patch.object(place_orders, "price", price_one):
+    with patch.object(placing, "price", price_one):
         yield
 
 

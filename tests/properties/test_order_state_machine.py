@@ -43,7 +43,7 @@ from orderkeep.orders.consumers.payment_success_notify import payment_success_co
 from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Cause
 from orderkeep.orders.payment import LatePaymentPolicy
-from orderkeep.orders.place_orders import PlacedOrder, PlaceOrder
+from orderkeep.orders.placing import PlacedOrder, PlaceOrder
 from orderkeep.orders.pricing import WantedLine
 from orderkeep.orders.store.requests import RequestKey
 from orderkeep.orders.sweep import Sweep

@@ -10,7 +10,7 @@ from orderkeep.orders.cancel_order import CancelOrder
 from orderkeep.orders.desk import OrderRequest
 from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Cause, Order
-from orderkeep.orders.place_orders import PlacedOrder
+from orderkeep.orders.placing import PlacedOrder
 from orderkeep.orders.pricing import WantedLine
 from orderkeep.payments.channels.channel import Notification
 from orderkeep.payments.open_payment import OpenedPayment

@@ -17,6 +17,7 @@ works in the same tests; here a foreign wait would hold locks, up to the idle li
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import asyncpg
@@ -337,5 +338,13 @@ def _values(compiled: CompiledStatement, parameters: Mapping[str, Parameter]) ->
 
 def _columns(compiled: CompiledStatement, rows: Sequence[Mapping[str, Value]]) -> Sequence[Any]:
     """Return the values of all rows, each column as a list, in the order of the placeholders."""
-    columns = {name: [row[name] for row in rows] for name in compiled.lists}
+    names = tuple(compiled.lists)
+    columns = dict(zip(names, _turned(rows, names), strict=True))
     return compiled.positional({**compiled.defaults, **columns})
+
+
+def _turned(rows: Sequence[Mapping[str, Value]], names: Sequence[str]) -> Sequence[Sequence[Value]]:
+    # In C, for it is done with every value that is written.
+    if len(names) == 1:
+        return [[row[names[0]] for row in rows]]
+    return list(zip(*map(itemgetter(*names), rows), strict=True))

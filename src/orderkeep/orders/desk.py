@@ -3,9 +3,11 @@
 Invariant: an answer leaves after its commit. What was refused left nothing behind.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeAlias
+
+import structlog
 
 from orderkeep.database.transaction import Database, ReadTransaction, Transaction
 from orderkeep.instant import Instant
@@ -16,13 +18,8 @@ from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.intake import Intake
 from orderkeep.orders.order import Order, Receiver
 from orderkeep.orders.order_token import find_issued_at, issue_token
-from orderkeep.orders.place_orders import (
-    Answer,
-    PlacedOrder,
-    PlaceOrder,
-    PlacingRules,
-    place_orders,
-)
+from orderkeep.orders.place_orders import place_orders, place_orders_on_locked_stock
+from orderkeep.orders.placing import Answer, PlacedOrder, PlaceOrder, PlacingRules
 from orderkeep.orders.pricing import WantedLine
 from orderkeep.orders.store.orders import find_order
 from orderkeep.orders.store.reports import (
@@ -32,9 +29,13 @@ from orderkeep.orders.store.reports import (
     list_timed_out,
 )
 from orderkeep.orders.store.requests import RequestKey
-from orderkeep.orders.store.stock import StockTakenError, find_held_skus
+from orderkeep.orders.store.stock import SkuChangedError, find_held_skus
 from orderkeep.orders.timeline import Item, for_buyer, read_timeline
 from orderkeep.refusal import Refusal
+
+log = structlog.get_logger()
+
+_Place: TypeAlias = Callable[..., Awaitable[Sequence[Answer]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,22 +196,20 @@ class OrderDesk:
         return await self._database.read(read)
 
     async def _place_batch(self, requests: Sequence[PlaceOrder]) -> Sequence[Answer]:
-        async def write(
-            transaction: Transaction, *, locks_stock_first: bool = False
-        ) -> Sequence[Answer]:
-            return await place_orders(
+        def work(place: _Place) -> Callable[[Transaction], Awaitable[Sequence[Answer]]]:
+            return lambda transaction: place(
                 transaction,
                 requests,
                 outbox=self._outbox,
                 rules=self._rules,
                 draw_number=self._draw_number,
-                locks_stock_first=locks_stock_first,
             )
 
         try:
-            return await self._database.transact(write)
-        except StockTakenError:
-            return await self._database.transact(partial(write, locks_stock_first=True))
+            return await self._database.transact(work(place_orders))
+        except SkuChangedError as changed:
+            log.info("sku_changed_meanwhile", sku_id=str(changed), request_count=len(requests))
+            return await self._database.transact(work(place_orders_on_locked_stock))
 
     async def _find_held(self, sku_ids: Collection[str]) -> Collection[str]:
         async def find(transaction: Transaction) -> Collection[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from orderkeep.messaging.message import Event
 from orderkeep.orders.order import Order, OrderNumber, Status, Transition
-from orderkeep.orders.stock import MovementKind, sum_by_sku
+from orderkeep.orders.stock import MovementKind
 from orderkeep.orders.store.orders import HistoryEntry
 from orderkeep.orders.write_changes import OrderChange
 
@@ -83,11 +83,6 @@ class DraftedChanges:
         if entry is None or entry.from_status is None:
             return None
         return _MOVEMENTS[entry.from_status]
-
-
-def demand_of(order: Order) -> dict[str, int]:
-    """Return what the order wants of each SKU."""
-    return sum_by_sku((line.sku_id, line.quantity) for line in order.lines)
 
 
 def skus_of(orders: Iterable[Order]) -> set[str]:

@@ -2,10 +2,11 @@
 
 A row of stock that everyone wants is held from its lock to the end of its commit, so one commit
 for each order makes a popular SKU slow. Here, while as many batches as may be are under way, the
-next one gathers: no timer, no delay at low load (a batch of one is the same code), and one commit
-for as many as are waiting. With more than one, the database works on one while another is read,
-decided or written here; then who waits is shared out among them. Requests are decided in order of
-arrival inside a batch; of two batches that want one SKU, whichever locks it first has it.
+next one gathers, and then it is one commit for as many as are waiting: nobody waits for others to
+come (a batch of one is the same code). With more than one, the database works on one while another
+is read, decided or written here; then who waits is shared out among them, and those who are only
+few gather for a moment while a larger batch is new. Requests are decided in order of arrival inside
+a batch; of two batches that want one SKU, whichever locks it first has it.
 
 Invariant: a request gets its answer after the commit that holds its order, never before. A client
 that hangs up changes nothing: its order is decided with its batch. A batch that fails for a reason
@@ -35,7 +36,7 @@ from orderkeep.database.transaction import (
     StoreUnavailableError,
 )
 from orderkeep.failure_points import reach
-from orderkeep.orders.place_orders import Answer, PlaceOrder
+from orderkeep.orders.placing import Answer, PlaceOrder
 from orderkeep.refusal import Refusal
 
 log = structlog.get_logger()
@@ -44,8 +45,13 @@ log = structlog.get_logger()
 # clients are told to ask again, which is the same question.
 _UNKNOWN_RUNS_MAX = 3
 
-# A batch costs as much as a few orders, whatever its size: fewer than so many are not parted.
+# A batch costs as much as a few orders, whatever its size: a crowd of fewer is not worth parting,
+# and beside a smaller batch another begins at once.
 _PART_SIZE_MIN = 16
+
+# A full batch takes 15 to 75 ms. One that is under way for longer may hang on somebody's lock:
+# nobody is to gather for its sake.
+_YOUNG_S = 0.1
 
 # Opens a transaction, places the orders in it, commits, and returns one answer for each request.
 PlaceBatch = Callable[[Sequence[PlaceOrder]], Awaitable[Sequence[Answer]]]
@@ -58,6 +64,18 @@ FindHeld = Callable[[Collection[str]], Awaitable[Collection[str]]]
 class _Waiting:
     request: PlaceOrder
     answer: asyncio.Future[Answer]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Requests that are decided together.
+
+    Attributes:
+        is_young: Whether it has been under way for less than `_YOUNG_S`.
+    """
+
+    waiting: Sequence[_Waiting]
+    is_young: bool = True
 
 
 class Intake:
@@ -86,7 +104,7 @@ class Intake:
         self._waiting_count_max = waiting_count_max
         self._batches_under_way_max = batches_under_way_max
         self._waiting: deque[_Waiting] = deque()
-        self._under_way: dict[asyncio.Task[None], Sequence[_Waiting]] = {}
+        self._under_way: dict[asyncio.Task[None], _Batch] = {}
         # Set whenever there may be something to begin, or to end.
         self._arrived = asyncio.Event()
         self._is_closed = False
@@ -125,10 +143,10 @@ class Intake:
         finally:
             self._is_closed = True
             stopping.cancel()
-            for settling, unanswered in self._under_way.items():
+            for settling, batch in self._under_way.items():
                 settling.cancel()
                 # A task that has not begun never reaches its `finally`, which tells them.
-                self._waiting.extend(unanswered)
+                self._waiting.extend(batch.waiting)
             while self._waiting:
                 _fail(self._waiting.popleft(), _shutting_down())
             await asyncio.gather(*self._under_way, return_exceptions=True)
@@ -146,22 +164,44 @@ class Intake:
         Were each as large as it can be, the first of a crowd that comes back after its answers
         would be a batch of their own and all others the next one: as if there was one at a time.
         So none takes more than its share of all who are asking, and none begins that is less than
-        half as large as another that is under way.
+        half as large as another that has just begun.
         """
-        while self._may_begin_another():
-            asking_count = len(self._waiting) + sum(map(len, self._under_way.values()))
-            share = ceil(asking_count / self._batches_under_way_max)
-            count = min(len(self._waiting), max(share, _PART_SIZE_MIN), self._batch_size_max)
-            batch = [self._waiting.popleft() for _ in range(count)]
-            settling = asyncio.create_task(self._settle(batch, ahead=tuple(self._under_way)))
-            settling.add_done_callback(lambda _done: self._arrived.set())
-            self._under_way[settling] = batch
+        while len(self._under_way) < self._batches_under_way_max and self._is_enough_waiting():
+            count = self._next_size()
+            self._begin(_Batch([self._waiting.popleft() for _ in range(count)]))
 
-    def _may_begin_another(self) -> bool:
-        if len(self._under_way) >= self._batches_under_way_max:
-            return False
-        largest = max(map(len, self._under_way.values()), default=0)
-        return len(self._waiting) >= max(1, ceil(largest / 2))
+    def _begin(self, batch: _Batch) -> None:
+        settling = asyncio.create_task(self._settle(batch.waiting, ahead=tuple(self._under_way)))
+        self._under_way[settling] = batch
+
+        def grow_old() -> None:
+            batch.is_young = False
+            self._arrived.set()
+
+        growing_old = asyncio.get_running_loop().call_later(_YOUNG_S, grow_old)
+
+        def end(_settling: asyncio.Task[None]) -> None:
+            growing_old.cancel()
+            self._arrived.set()
+
+        settling.add_done_callback(end)
+
+    def _is_enough_waiting(self) -> bool:
+        """Return whether those who wait are worth a batch beside what is under way."""
+        largest = max(
+            (len(each.waiting) for each in self._under_way.values() if each.is_young), default=0
+        )
+        return len(self._waiting) >= (_half(largest) if largest >= _PART_SIZE_MIN else 1)
+
+    def _next_size(self) -> int:
+        """Return how many of those who wait the next batch takes."""
+        waiting_count = len(self._waiting)
+        asking_count = waiting_count + sum(len(each.waiting) for each in self._under_way.values())
+        share = max(ceil(asking_count / self._batches_under_way_max), _PART_SIZE_MIN)
+        if waiting_count - share < _half(share):
+            # Those left would be too few to follow.
+            share = waiting_count
+        return min(share, waiting_count, self._batch_size_max)
 
     async def _settle(
         self, batch: Sequence[_Waiting], *, ahead: Collection[asyncio.Task[None]] = ()
@@ -245,6 +285,10 @@ class Intake:
             except CommitUnknownError as error:
                 log.warning("intake_commit_unknown", request_count=len(requests), reason=str(error))
         return await self._place_batch(requests)
+
+
+def _half(count: int) -> int:
+    return ceil(count / 2)
 
 
 def _shutting_down() -> StoreUnavailableError:

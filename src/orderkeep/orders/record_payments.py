@@ -23,7 +23,7 @@ from orderkeep.failure_points import reach
 from orderkeep.instant import Instant
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.case_resolution import PaymentCase
-from orderkeep.orders.drafted_changes import DraftedChanges, demand_of, skus_of
+from orderkeep.orders.drafted_changes import DraftedChanges, skus_of
 from orderkeep.orders.events import paid_events, refund_events
 from orderkeep.orders.order import Order, OrderNumber, Transition
 from orderkeep.orders.payment import (
@@ -44,7 +44,7 @@ from orderkeep.orders.payment import (
     paid_at_of,
 )
 from orderkeep.orders.refund import OrderRefund
-from orderkeep.orders.stock import Short, admit
+from orderkeep.orders.stock import Short, admit, demand_of
 from orderkeep.orders.store.orders import lock_orders
 from orderkeep.orders.store.payment_cases import insert_cases
 from orderkeep.orders.store.payments import (

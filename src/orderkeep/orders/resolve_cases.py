@@ -28,12 +28,12 @@ from orderkeep.orders.case_resolution import (
     Verdict,
     judge,
 )
-from orderkeep.orders.drafted_changes import DraftedChanges, demand_of, skus_of
+from orderkeep.orders.drafted_changes import DraftedChanges, skus_of
 from orderkeep.orders.events import paid_events, refund_events
 from orderkeep.orders.order import Status
 from orderkeep.orders.payment import PaymentIdentity, PaymentOutcome, RecordedPayment
 from orderkeep.orders.refund import OrderRefund
-from orderkeep.orders.stock import Short, admit, out_of_stock
+from orderkeep.orders.stock import Short, admit, demand_of, out_of_stock
 from orderkeep.orders.store.orders import lock_orders
 from orderkeep.orders.store.payment_cases import find_cases, lock_cases, save_resolutions
 from orderkeep.orders.store.payments import (

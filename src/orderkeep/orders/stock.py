@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias, assert_never
 
+from orderkeep.orders.order import Order
 from orderkeep.refusal import Refusal
 
 
@@ -86,6 +87,11 @@ def sum_by_sku(lines: Iterable[tuple[str, int]]) -> dict[str, int]:
     for sku_id, quantity in lines:
         demand[sku_id] = demand.get(sku_id, 0) + quantity
     return demand
+
+
+def demand_of(order: Order) -> dict[str, int]:
+    """Return what the order wants of each SKU."""
+    return sum_by_sku((line.sku_id, line.quantity) for line in order.lines)
 
 
 def admit(demands: Sequence[Mapping[str, int]], *, available: Mapping[str, int]) -> Admission:

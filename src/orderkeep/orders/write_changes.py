@@ -15,9 +15,9 @@ from orderkeep.instant import Instant
 from orderkeep.messaging.message import Event
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.order import Order
-from orderkeep.orders.stock import MovementKind, StockCounts, change_of, sum_by_sku
+from orderkeep.orders.stock import MovementKind, StockCounts, change_of, demand_of
 from orderkeep.orders.store.orders import HistoryEntry, insert_history, save_orders
-from orderkeep.orders.store.stock import Movement, change_stock, insert_movements, lock_skus
+from orderkeep.orders.store.stock import Movement, change_stock, insert_movements, lock_stock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ async def write_changes(
         transaction, [event for change in changes for event in change.events], now=now
     )
     if movements:
-        await lock_skus(transaction, {movement.sku_id for movement in movements})
+        await lock_stock(transaction, {movement.sku_id for movement in movements})
         await change_stock(transaction, _summed(movements))
     reach("write_changes.after_stock")
 
@@ -64,7 +64,7 @@ async def write_changes(
 def _movements(change: OrderChange) -> list[Movement]:
     if change.movement is None:
         return []
-    demand = sum_by_sku((line.sku_id, line.quantity) for line in change.before.lines)
+    demand = demand_of(change.before)
     return [
         Movement(
             sku_id=sku_id, kind=change.movement, cause=change.before.order_no, quantity=quantity

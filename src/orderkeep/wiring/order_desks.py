@@ -4,7 +4,7 @@ from orderkeep.database.transaction import Database
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.case_desk import CaseDesk
 from orderkeep.orders.desk import OrderDesk
-from orderkeep.orders.place_orders import PlacingRules
+from orderkeep.orders.placing import PlacingRules
 from orderkeep.settings import Settings
 from orderkeep.wiring import chance
 

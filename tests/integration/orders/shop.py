@@ -25,7 +25,7 @@ from orderkeep.orders.desk import OrderDesk, OrderRequest
 from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Cause, Order
 from orderkeep.orders.payment import LatePaymentPolicy
-from orderkeep.orders.place_orders import PlacingRules
+from orderkeep.orders.placing import PlacingRules
 from orderkeep.orders.pricing import WantedLine
 from orderkeep.orders.stock import Sku
 from orderkeep.orders.tables import KERNEL

@@ -8,7 +8,7 @@ import pytest
 from orderkeep.database.transaction import Database
 from orderkeep.orders.desk import OrderRequest
 from orderkeep.orders.idempotency_key import KeyKind
-from orderkeep.orders.place_orders import PlacedOrder
+from orderkeep.orders.placing import PlacedOrder
 from orderkeep.refusal import Refusal
 from tests.integration.orders.shop import Shop, payment, request
 

@@ -1,7 +1,8 @@
 """The intake: many requests, one commit, and each its own answer."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -11,8 +12,9 @@ from orderkeep.database.transaction import (
     StoreBusyError,
     StoreUnavailableError,
 )
+from orderkeep.orders import intake as intake_module
 from orderkeep.orders.intake import Intake
-from orderkeep.orders.place_orders import Answer, PlacedOrder, PlaceOrder
+from orderkeep.orders.placing import Answer, PlacedOrder, PlaceOrder
 from orderkeep.orders.store.requests import RequestKey
 from orderkeep.refusal import Refusal
 from tests.integration.orders.shop import PATIENCE_S, CountingDatabase, Shop, request, until
@@ -42,14 +44,14 @@ async def test_requests_that_wait_together_are_decided_in_one_commit(
 ) -> None:
     await closed_shop.fill(tea=100)
     counted.transactions_count = 0
-    buyers = _send(closed_shop, *[1] * 16)
-    await until(lambda: len(closed_shop.desk.intake._waiting) == 16)
+    buyers = _send(closed_shop, *[1] * 17)
+    await until(lambda: len(closed_shop.desk.intake._waiting) == 17)
 
     async with closed_shop.open():
         placed = await asyncio.gather(*buyers)
 
     assert counted.transactions_count == 1
-    assert len({answer.order.order_no for answer in placed}) == 16
+    assert len({answer.order.order_no for answer in placed}) == 17
 
 
 async def test_a_crowd_is_shared_out_among_the_batches_that_may_be_under_way(
@@ -288,6 +290,11 @@ class _Placing:
     async def find_held(self, sku_ids: Collection[str]) -> Collection[str]:
         return sku_ids
 
+    def end_all(self) -> None:
+        for may_end in self.may_end:
+            if not may_end.done():
+                may_end.set_result(None)
+
 
 def _intake_of(placing: _Placing, *, batch_size_max: int = 2) -> Intake:
     return Intake(
@@ -297,6 +304,22 @@ def _intake_of(placing: _Placing, *, batch_size_max: int = 2) -> Intake:
         waiting_count_max=100,
         batches_under_way_max=2,
     )
+
+
+@asynccontextmanager
+async def _running(placing: _Placing) -> AsyncIterator[Intake]:
+    """Run an intake of batches of up to a hundred."""
+    intake = _intake_of(placing, batch_size_max=100)
+    stop = asyncio.Event()
+    running = asyncio.create_task(intake.run(stop))
+    await until(lambda: not intake._is_closed)
+    yield intake
+    stop.set()
+    await running
+
+
+def _ask(intake: Intake, count: int) -> list[asyncio.Task[Answer]]:
+    return [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(count)]
 
 
 async def _gathered(intake: Intake, placing: _Placing) -> list[asyncio.Task[Answer]]:
@@ -330,41 +353,67 @@ async def test_while_two_batches_are_under_way_no_third_begins() -> None:
     assert placing.at_once_count_max == 2
 
 
-async def test_beside_a_large_batch_none_begins_until_half_as_many_wait() -> None:
+async def test_beside_a_large_batch_none_begins_until_half_as_many_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake_module, "_YOUNG_S", 3_600.0)
     placing = _Placing()
-    intake = _intake_of(placing, batch_size_max=100)
-    running = asyncio.create_task(intake.run(asyncio.Event()))
-    asking = [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(16)]
-    await until(lambda: placing.begun == [16])
+    async with _running(placing) as intake:
+        asking = _ask(intake, 17)
+        await until(lambda: placing.begun == [17])
 
-    asking += [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(7)]
-    await until(lambda: len(intake._waiting) == 7)
-    assert placing.begun == [16]
-    asking.append(asyncio.create_task(intake.place(_any_request("k"))))
-    await until(lambda: placing.begun == [16, 8])
+        asking += _ask(intake, 8)
+        await until(lambda: len(intake._waiting) == 8)
+        assert placing.begun == [17]
+        asking += _ask(intake, 1)
+        await until(lambda: placing.begun == [17, 9])
 
-    for may_end in placing.may_end:
-        may_end.set_result(None)
-    assert await _answers(asking) == [Refusal] * 24
-    running.cancel()
+        placing.end_all()
+        assert await _answers(asking) == [Refusal] * 26
+
+
+async def test_nobody_gathers_for_the_sake_of_a_batch_that_hangs() -> None:
+    placing = _Placing()
+    async with _running(placing) as intake:
+        asking = _ask(intake, 16)
+        await until(lambda: placing.begun == [16])
+
+        asking += _ask(intake, 1)
+        await until(lambda: placing.begun == [16, 1])
+
+        placing.end_all()
+        assert await _answers(asking) == [Refusal] * 17
+
+
+async def test_beside_a_small_batch_another_begins_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake_module, "_YOUNG_S", 3_600.0)
+    placing = _Placing()
+    async with _running(placing) as intake:
+        asking = _ask(intake, 15)
+        await until(lambda: placing.begun == [15])
+
+        asking += _ask(intake, 1)
+        await until(lambda: placing.begun == [15, 1])
+
+        placing.end_all()
+        assert await _answers(asking) == [Refusal] * 16
 
 
 async def test_of_a_crowd_that_comes_back_to_one_batch_the_next_takes_its_share() -> None:
     placing = _Placing()
-    intake = _intake_of(placing, batch_size_max=100)
-    running = asyncio.create_task(intake.run(asyncio.Event()))
-    asking = [asyncio.create_task(intake.place(_any_request("first")))]
-    await until(lambda: placing.begun == [1])
+    async with _running(placing) as intake:
+        asking = _ask(intake, 1)
+        await until(lambda: placing.begun == [1])
 
-    asking += [asyncio.create_task(intake.place(_any_request(f"k{n}"))) for n in range(99)]
-    await until(lambda: placing.begun == [1, 50])
-    placing.may_end[0].set_result(None)
-    await until(lambda: placing.begun == [1, 50, 49])
+        asking += _ask(intake, 99)
+        await until(lambda: placing.begun == [1, 50])
+        placing.may_end[0].set_result(None)
+        await until(lambda: placing.begun == [1, 50, 49])
 
-    for may_end in placing.may_end[1:]:
-        may_end.set_result(None)
-    assert await _answers(asking) == [Refusal] * 100
-    running.cancel()
+        placing.end_all()
+        assert await _answers(asking) == [Refusal] * 100
 
 
 async def test_who_is_in_any_batch_or_waits_is_told_when_all_is_cut_off() -> None:

@@ -11,7 +11,7 @@ from orderkeep.database.postgresql import PostgresDatabase
 from orderkeep.database.postgresql_connection import PostgresLimits
 from orderkeep.database.transaction import StoreBusyError, Transaction
 from orderkeep.database.turns import _Line, going_first
-from orderkeep.orders.place_orders import PlacedOrder
+from orderkeep.orders.placing import PlacedOrder
 from orderkeep.orders.store.stock import find_held_skus, lock_skus
 from orderkeep.refusal import Refusal
 from tests.integration.orders.shop import Shop, payment, request, until

@@ -9,7 +9,7 @@ from orderkeep.database.transaction import Database
 from orderkeep.orders.desk import OrderRequest
 from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Receiver
-from orderkeep.orders.place_orders import PlacedOrder
+from orderkeep.orders.placing import PlacedOrder
 from orderkeep.orders.pricing import WantedLine
 from orderkeep.refusal import Refusal
 from tests.integration.orders.shop import Shop, only, request

@@ -12,7 +12,8 @@ from orderkeep.database.transaction import Transaction
 from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Order
 from orderkeep.orders.payment import LatePaymentPolicy
-from orderkeep.orders.place_orders import PlacedOrder, PlaceOrder, place_orders
+from orderkeep.orders.place_orders import place_orders
+from orderkeep.orders.placing import PlacedOrder, PlaceOrder
 from orderkeep.orders.pricing import WantedLine
 from orderkeep.orders.store.requests import RequestKey
 from orderkeep.refusal import Refusal

@@ -13,7 +13,7 @@ from orderkeep.database.postgresql import PostgresDatabase
 from orderkeep.database.statement import Statement
 from orderkeep.database.transaction import CommitUnknownError, StoreUnavailableError
 from orderkeep.orders.order import Order
-from orderkeep.orders.place_orders import PlacedOrder
+from orderkeep.orders.placing import PlacedOrder
 from orderkeep.orders.sweep import Sweep
 from orderkeep.refusal import Refusal
 from tests.conftest import opened_postgresql

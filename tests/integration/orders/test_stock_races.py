@@ -1,20 +1,24 @@
-"""Stock that others take between a batch's look at it and its lock."""
+"""Stock that others change between a batch's look at it and its lock."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+from structlog.typing import EventDict
 
 from orderkeep.database.transaction import Transaction
-from orderkeep.orders import place_orders
+from orderkeep.orders import place_orders, write_changes
 from orderkeep.orders.order import Order
-from orderkeep.orders.place_orders import PlacedOrder
-from orderkeep.orders.store.orders import insert_orders
+from orderkeep.orders.placing import PlacedOrder
+from orderkeep.orders.stock import Sku
+from orderkeep.orders.store.orders import insert_history, insert_orders
+from orderkeep.orders.store.stock import find_skus, lock_skus
 from orderkeep.refusal import Refusal
 from tests.condition import eventually
-from tests.integration.orders.shop import Shop, request
+from tests.integration.orders.shop import PATIENCE_S, Shop, request
 from tests.integration.orders.test_several_processes import (
     all_of,
     opened_shops,
@@ -31,6 +35,7 @@ async def held_before_writing(
 
     async def insert(transaction: Transaction, orders: Sequence[Order]) -> None:
         if any(order.user_id.startswith("early") for order in orders):
+            assert len(orders) == len(quantities) or has_decided.is_set()
             has_decided.set()
             await may_write.wait()
         await insert_orders(transaction, orders)
@@ -45,10 +50,33 @@ async def held_before_writing(
             yield buying
         finally:
             may_write.set()
+            await asyncio.wait(buying, timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How the stock was asked for, in order: by a look, or by a lock before the decision."""
+    asked: list[str] = []
+
+    def noted(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
+        async def asks(transaction: Transaction, sku_ids: Collection[str]) -> dict[str, Sku]:
+            asked.append(name)
+            skus: dict[str, Sku] = await ask(transaction, sku_ids)
+            return skus
+
+        return asks
+
+    monkeypatch.setattr(place_orders, "find_skus", noted("look", find_skus))
+    monkeypatch.setattr(place_orders, "lock_skus", noted("lock", lock_skus))
+    return asked
+
+
+def _events(logged: Sequence[EventDict]) -> list[str]:
+    return [line["event"] for line in logged if line["log_level"] != "debug"]
 
 
 async def test_while_a_batch_is_written_others_may_take_of_the_same_stock(
-    postgresql_url: str,
+    postgresql_url: str, asked: list[str]
 ) -> None:
     async with opened_shops(postgresql_url, 2) as (shop, other):
         await shop.fill(tea=10)
@@ -57,29 +85,84 @@ async def test_while_a_batch_is_written_others_may_take_of_the_same_stock(
             await other.order("bob", tea=6)
         await all_of(*buying)
 
+        # Of ten there are not twice six.
+        assert asked == ["look", "look", "lock"]
         assert shop.stock_of("tea") == (0, 10, 0)
         assert shop.count_rows("orders") == 2
         assert await shop.breaches() == []
 
 
 async def test_who_saw_stock_that_others_have_taken_since_is_decided_on_what_is_left(
-    postgresql_url: str,
+    postgresql_url: str, asked: list[str], logged: list[EventDict]
+) -> None:
+    async with opened_shops(postgresql_url, 2) as (shop, other):
+        await shop.fill(tea=10)
+
+        async with held_before_writing(shop, 3) as buying:
+            await other.order("bob", tea=8)
+            asked.clear()
+        (answer,) = await asyncio.gather(*buying, return_exceptions=True)
+
+        assert isinstance(answer, Refusal)
+        assert answer.members["items"] == [{"sku_id": "tea", "requested": 3, "available": 2}]
+        # Run again on locked stock, and by nobody else.
+        assert asked == ["lock"]
+        assert _events(logged) == ["sku_changed_meanwhile"]
+        assert shop.stock_of("tea") == (2, 8, 0)
+        assert shop.count_rows("orders") == shop.count_rows("order_requests") == 1
+        assert await shop.breaches() == []
+
+
+async def test_of_a_batch_whose_stock_was_taken_each_is_decided_anew(
+    postgresql_url: str, logged: list[EventDict]
 ) -> None:
     async with opened_shops(postgresql_url, 2) as (shop, other):
         await shop.fill(tea=10)
 
         async with held_before_writing(shop, 2, 1) as buying:
             await other.order("bob", tea=8)
-        async with asyncio.timeout(10):
-            first, second = await asyncio.gather(*buying, return_exceptions=True)
+        first, second = await asyncio.gather(*buying, return_exceptions=True)
 
         assert isinstance(first, PlacedOrder)
         assert isinstance(second, Refusal)
-        assert second.members["items"] == [{"sku_id": "tea", "requested": 1, "available": 0}]
+        assert _events(logged) == ["sku_changed_meanwhile"]
         assert shop.stock_of("tea") == (0, 10, 0)
-        assert shop.count_rows("orders") == 2
-        assert shop.count_rows("order_requests") == 2
         assert await shop.breaches() == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"is_active": False}, {"unit_price_minor": 9_999}], ids=["withdrawn", "repriced"]
+)
+async def test_a_sku_that_is_changed_meanwhile_is_not_sold_as_it_was(
+    change: dict[str, Any], postgresql_url: str
+) -> None:
+    async with opened_shops(postgresql_url, 2) as (shop, other):
+        await shop.fill(tea=10)
+
+        async with held_before_writing(shop, 3) as buying:
+            await other.put_sku("tea", **change)
+        (answer,) = await asyncio.gather(*buying, return_exceptions=True)
+
+        if "is_active" in change:
+            assert isinstance(answer, Refusal)
+            assert answer.code == "unknown_sku"
+        else:
+            assert isinstance(answer, PlacedOrder)
+            assert answer.order.pay_amount_minor == 3 * 9_999
+        assert await shop.breaches() == []
+
+
+@pytest.mark.parametrize(("stock", "ways"), [(8, ["look"]), (7, ["look", "lock"])])
+async def test_plenty_is_twice_of_what_is_taken(
+    stock: int, ways: list[str], postgresql_url: str, asked: list[str]
+) -> None:
+    async with opened_shops(postgresql_url, 1) as (shop,):
+        await shop.fill(tea=stock)
+
+        await shop.order(tea=4)
+
+        assert asked == ways
+        assert shop.stock_of("tea") == (stock - 4, 4, 0)
 
 
 async def test_stock_that_is_scarce_is_locked_before_a_batch_is_decided(
@@ -96,4 +179,48 @@ async def test_stock_that_is_scarce_is_locked_before_a_batch_is_decided(
             await late
 
         assert shop.stock_of("tea") == (2, 3, 0)
+        assert await shop.breaches() == []
+
+
+async def test_nobody_is_refused_for_stock_that_came_back_before_it_was_locked(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened_shops(postgresql_url, 2) as (shop, other):
+        await shop.fill(tea=10)
+        order = await other.order("bob", tea=8)
+
+        async def look(transaction: Transaction, sku_ids: Collection[str]) -> dict[str, Sku]:
+            seen = await find_skus(transaction, sku_ids)
+            await other.cancel(order)
+            return seen
+
+        monkeypatch.setattr(place_orders, "find_skus", look)
+        placed = await shop.order(tea=5)
+
+        assert placed.status == "pending_payment"
+        assert shop.stock_of("tea") == (5, 5, 0)
+
+
+async def test_while_a_change_is_written_others_may_take_of_the_same_stock(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened_shops(postgresql_url, 2) as (shop, other):
+        await shop.fill(tea=100)
+        order = await shop.order(tea=1)
+        is_writing, may_write = asyncio.Event(), asyncio.Event()
+
+        async def insert(transaction: Transaction, entries: Any) -> None:
+            is_writing.set()
+            await may_write.wait()
+            await insert_history(transaction, entries)
+
+        monkeypatch.setattr(write_changes, "insert_history", insert)
+        cancelling = asyncio.create_task(shop.cancel(order))
+        await is_writing.wait()
+        async with asyncio.timeout(PATIENCE_S):
+            await other.order("bob", tea=2)
+        may_write.set()
+        await cancelling
+
+        assert shop.stock_of("tea") == (98, 2, 0)
         assert await shop.breaches() == []

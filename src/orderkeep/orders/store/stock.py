@@ -24,8 +24,11 @@ class Movement:
     reason: str | None = None
 
 
-class StockTakenError(Exception):
-    """Others have taken stock that was seen without a lock; nothing of it may be committed."""
+class SkuChangedError(Exception):
+    """Others have changed a SKU since it was seen without a lock; nothing of it may be committed.
+
+    For `OrderDesk`, which decides anew on locked stock.
+    """
 
 
 _SKU_COLUMNS = (*SKUS.c, STOCK.c.available, STOCK.c.reserved, STOCK.c.sold)
@@ -34,19 +37,21 @@ _SKUS_WITH_STOCK = SKUS.join(STOCK, STOCK.c.sku_id == SKUS.c.sku_id)
 # SKUs one batch may touch: as many lines as one order may have, for a full batch of orders.
 _LOCKED_SKUS_MAX = 1024 * 100
 
-_LOOK = Statement(
-    select(*_SKU_COLUMNS)
-    .select_from(_SKUS_WITH_STOCK)
-    .where(is_any_of(STOCK.c.sku_id, "sku_ids"))
-    .limit(_LOCKED_SKUS_MAX)
-)
-_LOCK = Statement(
+_FIND_ANY = (
     select(*_SKU_COLUMNS)
     .select_from(_SKUS_WITH_STOCK)
     .where(is_any_of(STOCK.c.sku_id, "sku_ids"))
     .order_by(STOCK.c.sku_id)
     .limit(_LOCKED_SKUS_MAX)
-    .with_for_update(key_share=True, of=STOCK)
+)
+_LOOK = Statement(_FIND_ANY)
+_LOCK = Statement(_FIND_ANY.with_for_update(key_share=True, of=STOCK))
+_LOCK_STOCK = Statement(
+    select(STOCK.c.sku_id)
+    .where(is_any_of(STOCK.c.sku_id, "sku_ids"))
+    .order_by(STOCK.c.sku_id)
+    .limit(_LOCKED_SKUS_MAX)
+    .with_for_update(key_share=True)
 )
 _FREE = Statement(
     select(STOCK.c.sku_id)
@@ -113,8 +118,13 @@ async def lock_skus(transaction: Transaction, sku_ids: Collection[str]) -> dict[
     return {row["sku_id"]: _sku(row) for row in rows}
 
 
+async def lock_stock(transaction: Transaction, sku_ids: Collection[str]) -> None:
+    """Lock the stock of the SKUs, in the order of their ids."""
+    await transaction.fetch_all(_LOCK_STOCK, sku_ids=sorted(sku_ids))
+
+
 async def find_skus(transaction: ReadTransaction, sku_ids: Collection[str]) -> dict[str, Sku]:
-    """Return those of the SKUs that exist, as they stand now: their counts may change at once."""
+    """Return those of the SKUs that exist, unlocked: others may change them at once."""
     rows = await transaction.fetch_all(_LOOK, sku_ids=sorted(sku_ids))
     return {row["sku_id"]: _sku(row) for row in rows}
 
@@ -188,23 +198,32 @@ async def change_stock(transaction: Transaction, changes: Mapping[str, StockCoun
     )
 
 
-async def reserve_stock(
-    transaction: Transaction, taken: Mapping[str, int], *, is_locked: bool
+async def reserve_seen_stock(
+    transaction: Transaction, taken: Mapping[str, int], *, seen: Mapping[str, Sku]
 ) -> None:
-    """Move so much of each SKU, by id, from available to reserved.
+    """Lock the stock, and move so much of each SKU, by id, from available to reserved.
 
     Args:
-        is_locked: Whether this transaction has locked them; else that is done here.
+        seen: The SKUs as this transaction has found them; a SKU is never deleted.
 
     Raises:
-        StockTakenError: they were not locked, and it is there no longer.
+        SkuChangedError: there is no longer so much of one, or it is not what was seen.
     """
     if not taken:
         return
-    if not is_locked:
-        skus = await lock_skus(transaction, taken.keys())
-        if any(skus[sku_id].available < quantity for sku_id, quantity in taken.items()):
-            raise StockTakenError
+    for row in await transaction.fetch_all(_LOCK, sku_ids=sorted(taken)):
+        sku_id = row["sku_id"]
+        if row["available"] < taken[sku_id] or not _is_offered_as(seen[sku_id], row):
+            raise SkuChangedError(sku_id)
+    await reserve_locked_stock(transaction, taken)
+
+
+async def reserve_locked_stock(transaction: Transaction, taken: Mapping[str, int]) -> None:
+    """Move so much of each SKU, by id, which this transaction has locked, to reserved.
+
+    Raises:
+        ConstraintViolatedError: there is not so much of one.
+    """
     await change_stock(
         transaction,
         {
@@ -251,6 +270,16 @@ async def find_movement(
         cause=row["cause"],
         quantity=row["quantity"],
         reason=row["reason"],
+    )
+
+
+def _is_offered_as(sku: Sku, row: Row) -> bool:
+    # What an order takes from the catalogue.
+    return bool(
+        sku.unit_price_minor == row["unit_price_minor"]
+        and sku.is_active == bool(row["is_active"])
+        and sku.currency == row["currency"]
+        and sku.title == row["title"]
     )
 
 
