@@ -104,6 +104,8 @@ def roll(shop: Shop, _strength: float) -> None:
     """Restart every process in turn, as a deployment does: each ends what it has in hand."""
     for ward in shop.supervisor.wards:
         with shop.supervisor.held(ward):
+            # One that is still beginning ends as a start is broken off, or for want of a database.
+            _wait_until_ready(shop, ward)
             code = ward.stop(shop.supervisor)
             if code != 0:
                 shop.wrong.append(f"{ward.member.name} was asked to end, and did so with {code}")
