@@ -44,6 +44,11 @@ def _read_modify_write() -> Iterator[None]:
     async def seen(_transaction: Transaction, sku_ids: Collection[str]) -> dict[str, Sku]:
         return {id_: sku for id_, sku in (_SEEN.get() or {}).items() if id_ in sku_ids}
 
+    async def look(
+        transaction: Transaction, sku_ids: Collection[str]
+    ) -> tuple[dict[str, Sku], Instant]:
+        return await seen(transaction, sku_ids), await transaction.now()
+
     async def write(transaction: Any, changes: Mapping[str, StockCounts]) -> None:
         for sku_id, change in sorted(changes.items()):
             sku = (_SEEN.get() or {})[sku_id]
@@ -62,7 +67,7 @@ def _read_modify_write() -> Iterator[None]:
 
     with (
         patch.object(OrderDesk, "_place_batch", place),
-        patch.object(place_orders, "find_skus", seen),
+        patch.object(place_orders, "look_at_skus", look),
         patch.object(place_orders, "lock_skus", seen),
         patch.object(place_orders, "reserve_seen_stock", reserve),
         patch.object(stock, "change_stock", write),

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from orderkeep.database.transaction import Transaction
 from orderkeep.failure_points import reach
+from orderkeep.instant import Instant
 from orderkeep.messaging.outbox import Outbox
 from orderkeep.orders.events import created_events
 from orderkeep.orders.order import Order
@@ -49,9 +50,9 @@ from orderkeep.orders.store.requests import (
 )
 from orderkeep.orders.store.stock import (
     Movement,
-    find_skus,
     insert_movements,
     lock_skus,
+    look_at_skus,
     reserve_locked_stock,
     reserve_seen_stock,
 )
@@ -76,8 +77,9 @@ async def place_orders(
     Raises:
         SkuChangedError: others have changed what was seen; see above.
     """
-    batch = await _claim(transaction, requests, draw_number=draw_number)
-    seen = await find_skus(transaction, batch.wanted_sku_ids)
+    wanted = {line.sku_id for request in requests for line in request.wanted}
+    seen, now = await look_at_skus(transaction, wanted)
+    batch = await _claim(transaction, requests, now=now, draw_number=draw_number)
     decided = decide(batch, skus=seen, rules=rules)
     if not decided.is_stock_plenty:
         return await _place_on_locked_stock(transaction, batch, outbox=outbox, rules=rules)
@@ -96,14 +98,18 @@ async def place_orders_on_locked_stock(
     draw_number: Callable[[], int],
 ) -> list[Answer]:
     """Do the same with the stock locked before anything is decided, so that nobody changes it."""
-    batch = await _claim(transaction, requests, draw_number=draw_number)
+    now = await transaction.now()
+    batch = await _claim(transaction, requests, now=now, draw_number=draw_number)
     return await _place_on_locked_stock(transaction, batch, outbox=outbox, rules=rules)
 
 
 async def _claim(
-    transaction: Transaction, requests: Sequence[PlaceOrder], *, draw_number: Callable[[], int]
+    transaction: Transaction,
+    requests: Sequence[PlaceOrder],
+    *,
+    now: Instant,
+    draw_number: Callable[[], int],
 ) -> ClaimedBatch:
-    now = await transaction.now()
     numbered = number(requests, now=now, draw_number=draw_number)
     claims: dict[RequestKey, Claim] = {}
     for one in numbered:

@@ -10,12 +10,13 @@ import pytest
 from structlog.typing import EventDict
 
 from orderkeep.database.transaction import Transaction
+from orderkeep.instant import Instant
 from orderkeep.orders import place_orders, write_changes
 from orderkeep.orders.order import Order
 from orderkeep.orders.placing import PlacedOrder
 from orderkeep.orders.stock import Sku
 from orderkeep.orders.store.orders import insert_history, insert_orders
-from orderkeep.orders.store.stock import find_skus, lock_skus
+from orderkeep.orders.store.stock import lock_skus, look_at_skus
 from orderkeep.refusal import Refusal
 from tests.condition import eventually
 from tests.integration.orders.shop import PATIENCE_S, Shop, request
@@ -59,14 +60,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
     def noted(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
-        async def asks(transaction: Transaction, sku_ids: Collection[str]) -> dict[str, Sku]:
+        async def asks(transaction: Transaction, sku_ids: Collection[str]) -> Any:
             asked.append(name)
-            skus: dict[str, Sku] = await ask(transaction, sku_ids)
-            return skus
+            return await ask(transaction, sku_ids)
 
         return asks
 
-    monkeypatch.setattr(place_orders, "find_skus", noted("look", find_skus))
+    monkeypatch.setattr(place_orders, "look_at_skus", noted("look", look_at_skus))
     monkeypatch.setattr(place_orders, "lock_skus", noted("lock", lock_skus))
     return asked
 
@@ -189,12 +189,14 @@ async def test_nobody_is_refused_for_stock_that_came_back_before_it_was_locked(
         await shop.fill(tea=10)
         order = await other.order("bob", tea=8)
 
-        async def look(transaction: Transaction, sku_ids: Collection[str]) -> dict[str, Sku]:
-            seen = await find_skus(transaction, sku_ids)
+        async def look(
+            transaction: Transaction, sku_ids: Collection[str]
+        ) -> tuple[dict[str, Sku], Instant]:
+            seen = await look_at_skus(transaction, sku_ids)
             await other.cancel(order)
             return seen
 
-        monkeypatch.setattr(place_orders, "find_skus", look)
+        monkeypatch.setattr(place_orders, "look_at_skus", look)
         placed = await shop.order(tea=5)
 
         assert placed.status == "pending_payment"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value
+from orderkeep.database.statement import DatabaseNow, RowStatement, Statement, is_any_of, row_value
 from orderkeep.database.transaction import ReadTransaction, Row, Transaction
 from orderkeep.instant import Instant
 from orderkeep.orders.stock import MovementKind, Sku, StockCounts
@@ -44,7 +44,8 @@ _FIND_ANY = (
     .order_by(STOCK.c.sku_id)
     .limit(_LOCKED_SKUS_MAX)
 )
-_LOOK = Statement(_FIND_ANY)
+# With the clock, which whoever looks needs as well.
+_LOOK = Statement(_FIND_ANY.add_columns(DatabaseNow().label("now")))
 _LOCK = Statement(_FIND_ANY.with_for_update(key_share=True, of=STOCK))
 _LOCK_STOCK = Statement(
     select(STOCK.c.sku_id)
@@ -123,10 +124,16 @@ async def lock_stock(transaction: Transaction, sku_ids: Collection[str]) -> None
     await transaction.fetch_all(_LOCK_STOCK, sku_ids=sorted(sku_ids))
 
 
-async def find_skus(transaction: ReadTransaction, sku_ids: Collection[str]) -> dict[str, Sku]:
-    """Return those of the SKUs that exist, unlocked: others may change them at once."""
+async def look_at_skus(
+    transaction: ReadTransaction, sku_ids: Collection[str]
+) -> tuple[dict[str, Sku], Instant]:
+    """Return those of the SKUs that exist, by id, and the database's clock.
+
+    They are not locked: others may change them at once.
+    """
     rows = await transaction.fetch_all(_LOOK, sku_ids=sorted(sku_ids))
-    return {row["sku_id"]: _sku(row) for row in rows}
+    now = Instant(rows[0]["now"]) if rows else await transaction.now()
+    return {row["sku_id"]: _sku(row) for row in rows}, now
 
 
 async def find_held_skus(transaction: Transaction, sku_ids: Collection[str]) -> set[str]:
