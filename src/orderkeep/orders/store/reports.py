@@ -3,7 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import CompoundSelect, ScalarSelect, Text, bindparam, func, or_, select, union
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    ScalarSelect,
+    Text,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    union,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.database.statement import RowStatement, Statement, row_value, written_out
@@ -186,8 +198,6 @@ def orders_that_fit(wanted: OrderFilter, *, limit_count: int) -> Statement:
         conditions.append(ORDERS.c.order_no == wanted.order_no)
     if wanted.user_id is not None:
         conditions.append(ORDERS.c.user_id == wanted.user_id)
-    if wanted.status is not None:
-        conditions.append(ORDERS.c.status == wanted.status.value)
     if wanted.trade_no is not None:
         conditions.append(ORDERS.c.order_no.in_(_orders_of_trade(wanted.trade_no)))
     if wanted.refund_status is not None:
@@ -197,15 +207,32 @@ def orders_that_fit(wanted: OrderFilter, *, limit_count: int) -> Statement:
             ORDER_REFUNDS.c.status == written_out(wanted.refund_status)
         )
         conditions.append(ORDERS.c.order_no.in_(refunded))
+    newest_first = [ORDERS.c.order_no.desc()]
+    if wanted.status is not None and conditions:
+        # No condition on the column itself: see `_page_of_status`, for any of its indexes.
+        conditions.append(ORDERS.c.status + literal_column("''") == wanted.status.value)
+    elif wanted.status is not None:
+        conditions.extend(_page_of_status(wanted.status.value, before=wanted.before))
+        newest_first.insert(0, ORDERS.c.status.desc())
     if wanted.created_from is not None:
         conditions.append(ORDERS.c.created_at >= wanted.created_from)
     if wanted.created_to is not None:
         conditions.append(ORDERS.c.created_at < wanted.created_to)
     if wanted.before is not None:
         conditions.append(ORDERS.c.order_no < wanted.before)
-    return Statement(
-        select(ORDERS).where(*conditions).order_by(ORDERS.c.order_no.desc()).limit(limit_count)
-    )
+    return Statement(select(ORDERS).where(*conditions).order_by(*newest_first).limit(limit_count))
+
+
+def _page_of_status(status: str, *, before: str | None) -> Sequence[ColumnElement[bool]]:
+    """Return the conditions of a page of one status, which one index has in order.
+
+    They are a range of that index. Asked for unpaid orders by `=`, a server that has counted few of
+    them takes the index of those that are due, and goes through the crowd that came since.
+    """
+    last: ColumnElement[bool] = ORDERS.c.status <= status
+    if before is not None:
+        last = tuple_(ORDERS.c.status, ORDERS.c.order_no) < tuple_(status, before)
+    return ORDERS.c.status >= status, last
 
 
 async def count_by_status(transaction: ReadTransaction) -> dict[str, int]:
