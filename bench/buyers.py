@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from typing import TypedDict
+from typing import TextIO, TypedDict
 
 import uvloop
 from pika.adapters.asyncio_connection import AsyncioConnection
@@ -187,12 +187,17 @@ async def _buy(job: Job) -> Outcome:
         return await Buyers(job, channel).buy()
 
 
-def start_buyers(job: Job) -> subprocess.Popen[str]:
-    """Start the buyers, in a process of their own; `outcome_of` waits for them."""
+def start_buyers(job: Job, *, outcome: TextIO) -> subprocess.Popen[str]:
+    """Start the buyers, in a process of their own; `outcome_of` waits for them.
+
+    Args:
+        outcome: Takes what became of the orders. A file: nobody reads a pipe before they are done,
+            and it holds less than that.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.buyers"],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=outcome,
         text=True,
     )
     assert process.stdin is not None
@@ -202,22 +207,23 @@ def start_buyers(job: Job) -> subprocess.Popen[str]:
     return process
 
 
-def outcome_of(process: subprocess.Popen[str], *, limit_s: float) -> Outcome:
+def outcome_of(process: subprocess.Popen[str], *, outcome: TextIO, limit_s: float) -> Outcome:
     """Wait for the buyers and return what became of their orders.
 
     Raises:
         RuntimeError: they failed.
         subprocess.TimeoutExpired: they are not finished in time.
     """
-    text, _ = process.communicate(timeout=limit_s)
+    process.wait(timeout=limit_s)
     if process.returncode:
         message = "the buyers failed"
         raise RuntimeError(message)
-    outcome: Outcome = json.loads(text)
-    return outcome
+    outcome.seek(0)
+    read: Outcome = json.load(outcome)
+    return read
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         _outcome = runner.run(_buy(json.load(sys.stdin)))
-    json.dump(_outcome, sys.stdout)
+    sys.stdout.write(json.dumps(_outcome))

@@ -1,7 +1,7 @@
 """`python -m bench.page`: write what the last run has shown into docs/performance.md.
 
-What takes hours is measured by itself. So the last results of programs that were not part of that
-run are shown as well, behind the others, with what they say of themselves.
+What takes hours is measured by itself. So the last results of programs that were run alone are
+shown as well, behind the others, with what they say of themselves.
 """
 
 import json
@@ -23,17 +23,15 @@ _END = "<!-- end of results -->\n"
 def main() -> int:
     """Write the page with its plots, and return the exit code."""
     results = _read("latest")
-    apart = {
-        name: _read(name)
-        for name in PROGRAMS
-        if name not in results and (RESULTS_DIR / f"{name}.json").exists()
-    }
+    apart = {name: _read(name) for name in PROGRAMS if (RESULTS_DIR / f"{name}.json").exists()}
     parts = [header(results)]
     parts += [program.show(results[name]) for name, program in PROGRAMS.items() if name in results]
     shown = "\n".join(parts)
     blocks = [f"```text\n{shown}\n```\n"]
     if apart:
-        blocks.append("Measured apart from these, on the same machine:\n")
+        blocks.append(
+            "Measured apart from these, on the same machine, for as long as the answer needs:\n"
+        )
         text = "\n".join(PROGRAMS[name].show(one) for name, one in apart.items()).lstrip()
         blocks.append(f"```text\n{text}\n```\n")
     blocks.append(_plots({**results, **apart}))

@@ -118,31 +118,33 @@ class Shop:
             look: Called once a second with the seconds from the beginning.
         """
         looks: list[Look] = []
-        buyers = start_buyers(
-            {
-                "host": "127.0.0.1",
-                "port": self.running.port,
-                "broker_url": self._broker_url,
-                "connection_count": CONNECTION_COUNT,
-                "orders_per_s": orders_per_s,
-                "duration_s": duration_s,
-            }
-        )
-        try:
-            with self._channel() as channel:
-                started_at_s = time.monotonic()
-                while buyers.poll() is None and (
-                    time.monotonic() - started_at_s < duration_s + DRAIN_LIMIT_S
-                ):
-                    threading.Event().wait(_LOOK_AGAIN_S)
-                    self.running.check()
-                    at_s = time.monotonic() - started_at_s
-                    look(at_s)
-                    looks.append(Look(at_s=at_s, left_count=self._left_count(channel)))
-            return outcome_of(buyers, limit_s=1.0), looks
-        finally:
-            buyers.kill()
-            buyers.wait()
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as outcome:
+            buyers = start_buyers(
+                {
+                    "host": "127.0.0.1",
+                    "port": self.running.port,
+                    "broker_url": self._broker_url,
+                    "connection_count": CONNECTION_COUNT,
+                    "orders_per_s": orders_per_s,
+                    "duration_s": duration_s,
+                },
+                outcome=outcome,
+            )
+            try:
+                with self._channel() as channel:
+                    started_at_s = time.monotonic()
+                    while buyers.poll() is None and (
+                        time.monotonic() - started_at_s < duration_s + DRAIN_LIMIT_S
+                    ):
+                        threading.Event().wait(_LOOK_AGAIN_S)
+                        self.running.check()
+                        at_s = time.monotonic() - started_at_s
+                        look(at_s)
+                        looks.append(Look(at_s=at_s, left_count=self._left_count(channel)))
+                return outcome_of(buyers, outcome=outcome, limit_s=1.0), looks
+            finally:
+                buyers.kill()
+                buyers.wait()
 
     def await_rest(self) -> float:
         """Wait until nothing is left to do and every order has ended; return how long that took.

@@ -35,6 +35,9 @@ T = TypeVar("T")
 # Imported for the tables that they declare.
 _DECLARING = (_carts, _audit, _orders, _payments)
 
+_MILLISECONDS_PER_DAY = 86_400_000
+_JULIAN_DAY_OF_1970 = 2_440_587.5
+
 # More than all statements of the product.
 _CACHED_STATEMENTS_COUNT = 1024
 
@@ -110,6 +113,8 @@ class DatabaseServer:
         self.outages_count = 0
         self.connection = _connection()
         _template().backup(self.connection)
+        # What statements themselves read the clock with.
+        self.connection.create_function("julianday", 1, self._julian_day)
         watch.attach(self.connection)
         watch.now = self.now
         # By the name of what is shared: which parts each session holds. A dict keeps the order in
@@ -117,6 +122,11 @@ class DatabaseServer:
         self._shares: dict[str, dict[object, set[int]]] = {}
         self.sessions: dict[int, Callable[[], None]] = {}
         self._session_number = 0
+
+    def _julian_day(self, _word: str) -> float:
+        # Whole milliseconds, as SQLite has them, and none that is still to come.
+        milliseconds = self.now() // 1000
+        return milliseconds / _MILLISECONDS_PER_DAY + _JULIAN_DAY_OF_1970
 
     def now(self) -> Instant:
         """Return the server's clock, which is right."""

@@ -37,6 +37,7 @@ from orderkeep.database.transaction import (
 )
 from orderkeep.failure_points import reach
 from orderkeep.messaging.broker import Broker, Topology
+from orderkeep.messaging.look_back import LookBack
 from orderkeep.messaging.message import PublishOutcome
 from orderkeep.messaging.outbox import PARTITION_COUNT, Outbox
 from orderkeep.messaging.outbox_reading import OutboxReading, PendingRow, Ready
@@ -129,6 +130,7 @@ class Dispatcher:
             draw_jitter=draw_jitter,
             aggregate_name=aggregate_name,
         )
+        self._look_back = LookBack()
         self._session: Session | None = None
         self._ahead: _OnItsWay | None = None
         self._on_their_way: set[asyncio.Future[Sequence[PublishOutcome]]] = set()
@@ -276,16 +278,22 @@ class Dispatcher:
         return self._outbox.tables.outbox.name
 
     async def _read(self, session: Session, *, on_their_way: Sequence[PendingRow] = ()) -> Ready:
-        paused_routes = self._pauses.paused_routes(at_s=_monotonic_s())
+        at_s = _monotonic_s()
+        paused_routes = self._pauses.paused_routes(at_s=at_s)
+        since = self._look_back.since(
+            at_s=at_s, partitions=self._partitions, paused_routes=paused_routes
+        )
         ready = await session.read(
             lambda transaction: self._reading.ready(
                 transaction,
                 partitions=self._partitions,
                 paused_routes=paused_routes,
                 on_their_way=[row.id for row in on_their_way],
+                since=since,
                 limit=self._policy.batch_size,
             )
         )
+        self._look_back.note(ready)
         reach("dispatcher.after_read")
         return ready
 

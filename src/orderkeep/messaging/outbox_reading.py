@@ -26,6 +26,9 @@ from orderkeep.messaging.tables import ServiceTables
 
 _ERROR_LENGTH_MAX = 500
 
+# Before every row.
+BEGINNING = Instant(0)
+
 # Written out in the statements: partial indexes serve no parameter.
 _PENDING = written_out("pending")
 _FAILED = written_out("failed")
@@ -37,11 +40,13 @@ class PendingRow:
 
     Attributes:
         attempts: How often it was refused so far.
+        not_before: Since when it may go.
     """
 
     id: int
     aggregate_id: str
     attempts: int
+    not_before: Instant
     message: Message
 
 
@@ -95,6 +100,7 @@ class OutboxReading:
             select(table)
             .where(
                 table.c.state == _PENDING,
+                table.c.not_before >= bindparam("since"),
                 table.c.not_before <= bindparam("now"),
                 is_any_of(table.c.partition, "partitions"),
                 ~is_any_of(table.c.route, "paused_routes"),
@@ -152,6 +158,7 @@ class OutboxReading:
         partitions: Collection[int],
         paused_routes: Sequence[str],
         on_their_way: Sequence[int] = (),
+        since: Instant = BEGINNING,
         limit: int,
     ) -> Ready:
         """Return what may go now of the partitions, or else when something may.
@@ -161,6 +168,7 @@ class OutboxReading:
             partitions: Of which the rows may be.
             paused_routes: Of which no row may be.
             on_their_way: Ids of pending rows that are being published.
+            since: Only rows that may go since then.
             limit: Return no more rows.
 
         Of the ordered rows of one aggregate and route only the earliest may go, and none while an
@@ -170,6 +178,7 @@ class OutboxReading:
         rows = await transaction.fetch_all(
             self._ready,
             now=now,
+            since=since,
             partitions=sorted(partitions),
             paused_routes=paused_routes,
             on_their_way=on_their_way,
@@ -227,6 +236,7 @@ def _pending_row(row: Row) -> PendingRow:
         id=row["id"],
         aggregate_id=row["aggregate_id"],
         attempts=row["attempts"],
+        not_before=Instant(row["not_before"]),
         message=Message(
             route=row["route"],
             message_id=row["message_id"],

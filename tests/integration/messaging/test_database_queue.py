@@ -168,6 +168,7 @@ STATEMENTS: dict[str, tuple[Statement, dict[str, Any]]] = {
     "ready": (
         OutboxReading(SHOP)._ready,
         {
+            "since": 0,
             "now": 9,
             "partitions": [0, 1],
             "paused_routes": [],

@@ -22,6 +22,7 @@ async def test_of_a_sudden_crowd_on_postgresql_the_first_are_read_and_settled_al
     statement = reading._ready.compiled_for(postgresql_asyncpg.dialect())
     given = {
         **statement.defaults,
+        "since": 0,
         "now": 5_000,
         "partitions": list(range(16)),
         "paused_routes": [],
