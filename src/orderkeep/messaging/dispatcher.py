@@ -198,6 +198,7 @@ class Dispatcher:
             await ahead.give_up()
         session, self._session = self._session, None
         self._partitions = frozenset()
+        self._look_back.begin_again()
         if session is not None:
             await session.close()
 
@@ -280,7 +281,7 @@ class Dispatcher:
     async def _read(self, session: Session, *, on_their_way: Sequence[PendingRow] = ()) -> Ready:
         at_s = _monotonic_s()
         paused_routes = self._pauses.paused_routes(at_s=at_s)
-        since = self._look_back.since(
+        since = self._look_back.begin_reading(
             at_s=at_s, partitions=self._partitions, paused_routes=paused_routes
         )
         ready = await session.read(
@@ -293,7 +294,7 @@ class Dispatcher:
                 limit=self._policy.batch_size,
             )
         )
-        self._look_back.note(ready)
+        self._look_back.note(ready, on_their_way=on_their_way)
         reach("dispatcher.after_read")
         return ready
 
@@ -349,6 +350,8 @@ class Dispatcher:
 
     def _note_routes(self, *, up: set[str], down: dict[str, str]) -> None:
         at_s = _monotonic_s()
+        if down:
+            self._look_back.begin_again()
         # Of two batches on their way the second one fails as well, and says nothing new.
         paused_already = self._pauses.paused_routes(at_s=at_s)
         for route, detail in sorted(down.items()):
@@ -363,7 +366,8 @@ class Dispatcher:
                 log.info("route_up", outbox=self._name, route=route)
 
     def _wait_s(self, next_due_s: float | None, *, session: Session) -> float:
-        waits_s = [self._policy.poll_interval_s]
+        full_due_in_s = self._look_back.full_due_in_s(_monotonic_s())
+        waits_s = [self._policy.poll_interval_s, max(full_due_in_s, _WAIT_S_MIN)]
         if session.used_within_s is not None:
             waits_s.append(SHARE_INTERVAL_S)
         if next_due_s is not None:

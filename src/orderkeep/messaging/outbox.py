@@ -211,7 +211,8 @@ class Outbox:
             "headers": encode_headers(headers),
             "state": "sent" if is_unused else "pending",
             "ordered": event.ordered,
-            "not_before": event.not_before or now,
+            # Nothing is appended to the past: who reads what is young would pass over it.
+            "not_before": max(event.not_before or now, now),
             "deliver_at": event.deliver_at,
             "retry_key": event.retry_key,
             "attempts": 0,

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
@@ -109,7 +110,15 @@ def _way_to(
     if not {"request", "data"} <= parameters.keys() or route.path_parameters:
         message = f"{route.path}: {handler} is not asked with a JSON body and nothing in its path"
         raise RouteDeclarationError(message)
-    unknown = [limit.name for limit in limits.values() if limit.place != "header"]
+    unknown = [
+        limit.name
+        for name, limit in limits.items()
+        if limit.place != "header"
+        or not _is_text_or_none(limit.type, default=parameters[name].default)
+    ]
+    if _has_hooks(handler):
+        message = f"{route.path}: {handler} has hooks, which nobody calls here"
+        raise RouteDeclarationError(message)
     if unknown:
         message = f"{route.path}: {handler} cannot be given {', '.join(unknown)} here"
         raise RouteDeclarationError(message)
@@ -120,6 +129,26 @@ def _way_to(
         arguments={name: dependencies[name] for name in parameters.keys() & dependencies.keys()},
         headers={name: limit.name.lower().encode("ascii") for name, limit in limits.items()},
     )
+
+
+def _has_hooks(handler: HTTPRouteHandler) -> bool:
+    return bool(
+        handler.resolve_guards()
+        or handler.resolve_middleware()
+        or handler.after_request
+        or handler.resolve_after_response()
+        or handler.cache
+        or handler.has_sync_callable
+    )
+
+
+def _is_text_or_none(type_: Any, *, default: object) -> bool:  # noqa: ANN401 (an annotation, which has no type of its own)
+    """Return whether a parameter is text that may be left out, so that nothing has to be read."""
+    try:
+        msgspec.convert("7", type_, strict=True)
+    except msgspec.ValidationError:
+        return False
+    return default is None
 
 
 def _has_plain_host(scope: HTTPScope) -> bool:

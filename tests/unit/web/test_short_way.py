@@ -160,6 +160,28 @@ async def _in_query(
     return JsonAnswer(None)
 
 
+async def _in_number(
+    request: Request[Caller, object, State],
+    data: JSONBody[PlaceBody],
+    number: Annotated[int | None, HeaderParameter(name="X-Number")] = None,
+) -> JsonAnswer[None]:
+    del request, data, number
+    return JsonAnswer(None)
+
+
+async def _in_default(
+    request: Request[Caller, object, State],
+    data: JSONBody[PlaceBody],
+    colour: Annotated[str, HeaderParameter(name="X-Colour")] = "blue",
+) -> JsonAnswer[None]:
+    del request, data, colour
+    return JsonAnswer(None)
+
+
+async def _hook(_request: Request[Any, Any, Any]) -> None:
+    """Be called after the answer."""
+
+
 async def _no_body(request: Request[Caller, object, State]) -> JsonAnswer[None]:
     del request
     return JsonAnswer(None)
@@ -173,6 +195,9 @@ OPTIONS = {"access": "user", "is_asked_most": True}
     [
         (post("/a/{name:str}", opt=OPTIONS)(_in_path), "nothing in its path"),
         (post("/a", opt=OPTIONS)(_in_query), "cannot be given name"),
+        (post("/a", opt=OPTIONS)(_in_number), "cannot be given X-Number"),
+        (post("/a", opt=OPTIONS)(_in_default), "cannot be given X-Colour"),
+        (post("/a", opt=OPTIONS, after_response=_hook)(_place), "hooks"),
         (get("/a", opt=OPTIONS)(_no_body), "not asked with a JSON body"),
     ],
 )
