@@ -7,7 +7,6 @@ from sqlalchemy import (
     ColumnElement,
     Table,
     Text,
-    and_,
     bindparam,
     func,
     literal_column,
@@ -112,11 +111,9 @@ class OutboxReading:
         )
         self._next_due = Statement(
             select(func.min(table.c.not_before).label("not_before")).where(
-                and_(
-                    table.c.state == _PENDING,
-                    table.c.not_before > bindparam("now"),
-                    is_any_of(table.c.partition, "partitions"),
-                )
+                table.c.state == _PENDING,
+                table.c.not_before > bindparam("now"),
+                is_any_of(table.c.partition, "partitions"),
             )
         )
         is_still_pending = _is_still_pending(table)

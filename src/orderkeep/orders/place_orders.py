@@ -85,7 +85,6 @@ async def place_orders(
         return await _place_on_locked_stock(transaction, batch, outbox=outbox, rules=rules)
     await _write(transaction, batch, decided, outbox=outbox)
     await reserve_seen_stock(transaction, decided.taken, seen=seen)
-    reach("place_orders.after_stock")
     return await _answer(transaction, batch, decided)
 
 
@@ -127,7 +126,6 @@ async def _place_on_locked_stock(
     decided = decide(batch, skus=skus, rules=rules)
     await _write(transaction, batch, decided, outbox=outbox)
     await reserve_locked_stock(transaction, decided.taken)
-    reach("place_orders.after_stock")
     return await _answer(transaction, batch, decided)
 
 
@@ -171,6 +169,7 @@ async def _settle_claims(transaction: Transaction, batch: ClaimedBatch, decided:
 
 
 async def _answer(transaction: Transaction, batch: ClaimedBatch, decided: Decided) -> list[Answer]:
+    reach("place_orders.after_stock")
     replayed = [
         batch.earlier[one.request.key].order_no
         for one, answer in zip(batch.numbered, decided.answers, strict=True)
