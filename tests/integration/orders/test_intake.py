@@ -372,33 +372,24 @@ async def test_beside_a_large_batch_none_begins_until_half_as_many_wait(
         assert await _answers(asking) == [Refusal] * 26
 
 
-async def test_nobody_gathers_for_the_sake_of_a_batch_that_hangs() -> None:
-    placing = _Placing()
-    async with _running(placing) as intake:
-        asking = _ask(intake, 16)
-        await until(lambda: placing.begun == [16])
-
-        asking += _ask(intake, 1)
-        await until(lambda: placing.begun == [16, 1])
-
-        placing.end_all()
-        assert await _answers(asking) == [Refusal] * 17
-
-
-async def test_beside_a_small_batch_another_begins_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("under_way_count", "young_s"),
+    [pytest.param(16, 0.1, id="one that hangs"), pytest.param(15, 3_600.0, id="a small one")],
+)
+async def test_for_the_sake_of_some_batches_nobody_gathers(
+    under_way_count: int, young_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "_YOUNG_S", 3_600.0)
+    monkeypatch.setattr(intake_module, "_YOUNG_S", young_s)
     placing = _Placing()
     async with _running(placing) as intake:
-        asking = _ask(intake, 15)
-        await until(lambda: placing.begun == [15])
+        asking = _ask(intake, under_way_count)
+        await until(lambda: placing.begun == [under_way_count])
 
         asking += _ask(intake, 1)
-        await until(lambda: placing.begun == [15, 1])
+        await until(lambda: placing.begun == [under_way_count, 1])
 
         placing.end_all()
-        assert await _answers(asking) == [Refusal] * 16
+        assert await _answers(asking) == [Refusal] * (under_way_count + 1)
 
 
 async def test_of_a_crowd_that_comes_back_to_one_batch_the_next_takes_its_share() -> None:
