@@ -32,6 +32,8 @@ def private(tmp_path: Path) -> Iterator[PrivateRabbitServer]:
 def test_a_confirmed_message_survives_a_power_cut(private: PrivateRabbitServer):
     private.create_vhost("shop")
     _send(private.url("shop"), b"keep me")
+    # The message is on the disk; RabbitMQ writes the declaration of its queue a moment later.
+    private.evaluate("mnesia:sync_log().")
 
     private.kill()
     was_ready = private.is_ready()
