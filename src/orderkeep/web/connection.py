@@ -16,7 +16,7 @@ import httptools
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from orderkeep.web.door import Door, Refused
+from orderkeep.web.door import Door, find_request_id
 
 log = structlog.get_logger()
 
@@ -38,18 +38,24 @@ REQUEST_ARRIVAL_S = 30.0
 # at once, and none of them is counted by the door; browsers have given up asking ahead.
 PIPELINED_COUNT_MAX = 16
 
-_HEAD_END = b"\r\n\r\n"
-_REQUEST_LINE = re.compile(
-    rb"(GET|POST|PUT|PATCH|DELETE) (/[A-Za-z0-9/._~-]*)(?:\?[!-~]*)? HTTP/1\.1\r\n"
+# All of a head, if nothing in it is unclear: its method, path, length and request id. Headers that
+# decide where the request ends, or what becomes of the connection, are taken in one spelling each,
+# and the two that are read once at most. No quantifier can give back what it took and match again,
+# so that whatever is sent is read once.
+_CLEAR_HEAD = re.compile(
+    rb"""
+    (GET|POST|PUT|PATCH|DELETE)[ ](/[A-Za-z0-9/._~-]*+)(?:[?][!-~]*+)?[ ]HTTP/1[.]1
+    (?:\r\n(?:
+        (?(3)(?!))(?i:content-length):[ ]?([0-9]{1,9})(?=\r\n)
+        | (?(4)(?!))(?i:x-request-id):[ ]?([!-~]*+)(?=\r\n)
+        | (?i:connection:[ ]keep-alive)(?=\r\n)
+        | (?![CETUXcetux](?i:onnection|ontent-length|xpect|ransfer-encoding|pgrade|-request-id))
+          [!#-'*+.0-9A-Z^-z|~-]++:[\t -~\x80-\xff]*+
+    ))*
+    \r\n\r\n
+    """,
+    re.VERBOSE,
 )
-# In lower case: what the parser takes, and no more.
-_HEADERS = re.compile(rb"(?:\r\n[!#-'*+.0-9^-z|~-]+:[\t -~\x80-\xff]*)*\r\n")
-_LENGTH = re.compile(rb"\r\ncontent-length: ?([0-9]{1,9})(?=\r\n)")
-
-# Where one of these is said, what belongs to the request is for the parser to tell.
-_UNCLEAR = (b"\r\ntransfer-encoding", b"\r\nupgrade", b"\r\nexpect")
-_CONNECTION = b"\r\nconnection"
-_KEEP_ALIVE = b"\r\nconnection: keep-alive\r\n"
 
 
 # What goes before an answer, to a client that asked whether it may send its body.
@@ -181,8 +187,7 @@ class BoundedConnection(HttpToolsProtocol):
             # What a callback raises ends the parsing.
             message = "too many requests ahead of their answers"
             raise ValueError(message)
-        refused = self._find_refusal()
-        if refused is None:
+        if not self._is_shut_out():
             super().on_headers_complete()
             if self.scope["method"] != "HEAD":  # behind whose head nothing is written
                 self.cycle.transport = _JoiningTransport(self.transport)  # type: ignore[assignment]  # reason: all of it that a cycle uses
@@ -194,7 +199,7 @@ class BoundedConnection(HttpToolsProtocol):
             and self.parser.should_keep_alive()
             and not self.expect_100_continue
         )
-        self._write(refused, stays_open=stays_open)
+        self._refuse(find_request_id(self.headers), stays_open=stays_open)
 
     def on_body(self, body: bytes) -> None:
         if not self._is_refused:
@@ -222,17 +227,15 @@ class BoundedConnection(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._bound_taking()
 
-    def _find_refusal(self) -> Refused | None:
-        """Return what the request, whose headers are known, is answered at the door, or None."""
+    def _is_shut_out(self) -> bool:
+        """Return whether the request, whose headers are known, is answered at the door."""
         door = self.door
         if door is None or door.is_open_to_all(len(self.tasks)) or not self._may_answer():
-            return None
+            return False
         method = self.parser.get_method().decode("ascii")
         path = httptools.parse_url(self.url).path.decode("ascii")
         # Whoever asks with HEAD must not be sent a body: that is rare, and the application can.
-        if method == "HEAD" or door.lets_in(method, path, in_hand_count=len(self.tasks)):
-            return None
-        return door.refuse(self.headers)
+        return method != "HEAD" and not door.lets_in(method, path, in_hand_count=len(self.tasks))
 
     def _refuse_at_a_glance(self, data: bytes) -> bool:
         """Refuse the request if all of it, and nothing else, is there, and the door is shut to it.
@@ -242,19 +245,25 @@ class BoundedConnection(HttpToolsProtocol):
         door = self.door
         if door is None or door.is_open_to_all(len(self.tasks)) or not self._may_answer():
             return False
-        line = _REQUEST_LINE.match(data)
-        end = data.find(_HEAD_END) + 2
-        if line is None or end < len(_HEAD_END):
+        head = _CLEAR_HEAD.match(data)
+        if head is None:
             return False
-        if not _is_clear(data[line.end() - 2 : end].lower(), length=len(data) - end - 2):
-            return False
-        method, path = line[1].decode(), line[2].decode()
-        if method == "HEAD" or door.lets_in(method, path, in_hand_count=len(self.tasks)):
+        method, path, length, request_id = head.groups()
+        if len(data) - head.end() != int(length or 0) or door.lets_in(
+            method.decode(), path.decode(), in_hand_count=len(self.tasks)
+        ):
             return False
         self._unset_keepalive_if_required()
-        self._write(door.refuse(_headers_of(data[line.end() : end])), stays_open=True)
+        self._refuse(request_id, stays_open=True)
         self._close_within(KEEP_ALIVE_S)
         return True
+
+    def _refuse(self, request_id: bytes | None, *, stays_open: bool) -> None:
+        assert self.door is not None, "nobody is refused without a door"
+        self.transport.write(self.door.refuse(request_id, stays_open=stays_open))
+        if not stays_open:
+            self.transport.close()
+            self._bound_taking()
 
     def _may_answer(self) -> bool:
         """Return whether it is this request's turn, and the client reads what it is answered."""
@@ -269,13 +278,6 @@ class BoundedConnection(HttpToolsProtocol):
         """Return whether the body is read of the only request in hand, before its answer."""
         is_in_body = self._is_in_message and not self._is_in_head
         return is_in_body and not self.pipeline and not self.cycle.response_started
-
-    def _write(self, refused: Refused, *, stays_open: bool) -> None:
-        end = b"\r\n" if stays_open else b"connection: close\r\n\r\n"
-        self.transport.write(b"".join((refused.head, end, refused.body)))
-        if not stays_open:
-            self.transport.close()
-            self._bound_taking()
 
     def _close_within(self, limit_s: float) -> None:
         """Close the connection after so long, unless this, or the end of a request, comes before.
@@ -316,27 +318,3 @@ class BoundedConnection(HttpToolsProtocol):
             return
         log.warning("answer_not_taken")
         self.transport.abort()
-
-
-def _is_clear(head: bytes, *, length: int) -> bool:
-    """Return whether so many bytes behind the head are, without any doubt, all of its body.
-
-    Args:
-        head: In lower case, from the end of the request line to that of the last header.
-    """
-    if _HEADERS.fullmatch(head) is None:
-        return False
-    lengths: list[bytes] = _LENGTH.findall(head)
-    if len(lengths) > 1 or head.count(b"\r\ncontent-length") != len(lengths):
-        return False
-    if any(word in head for word in _UNCLEAR) or head.count(_CONNECTION) != head.count(_KEEP_ALIVE):
-        return False
-    return length == (int(lengths[0]) if lengths else 0)
-
-
-def _headers_of(head: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the one header that a refusal looks at, if the head has it."""
-    if b"x-request-id" not in head.lower():
-        return []
-    lines = [line.partition(b":") for line in head.split(b"\r\n")]
-    return [(name.lower(), value.strip(b" \t")) for name, _, value in lines]

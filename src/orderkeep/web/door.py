@@ -11,7 +11,6 @@ time to serve those who are let in.
 import itertools
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from orderkeep.refusal import Refusal
 from orderkeep.web.problems import MEDIA_TYPE, Problem, problem_of
@@ -26,18 +25,6 @@ _ALWAYS_SERVED = ("/health/live", "/health/ready", "/metrics")
 
 # Stands for the request's id in a refusal that is written beforehand; JSON leaves it as it is.
 _ID_HERE = "REQUEST-ID"
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """What a request is answered at the door, as it goes over the wire.
-
-    Attributes:
-        head: The status line and all headers but `connection`; each line is ended.
-    """
-
-    head: bytes
-    body: bytes
 
 
 class Door:
@@ -83,7 +70,7 @@ class Door:
 
     def request_id_of(self, headers: Headers) -> str:
         """Return the id that the request brings, or a new one."""
-        found = _find_request_id(headers)
+        found = find_request_id(headers)
         return self._new_request_id() if found is None else found.decode()
 
     def goes_first(self, method: str, path: str) -> bool:
@@ -104,17 +91,25 @@ class Door:
             self._requests_in_hand_max + self._first_in_hand_max
         ) and self._goes_first(method, path)
 
-    def refuse(self, headers: Headers) -> Refused:
-        """Return what a request is answered for which there is no place."""
+    def refuse(self, request_id: bytes | None, *, stays_open: bool) -> bytes:
+        """Return what a request is answered for which there is no place, as it goes over the wire.
+
+        Args:
+            request_id: Brought by the request; one that cannot be repeated counts as none.
+            stays_open: Whether the connection may be used again; if not, the answer says so.
+        """
         self.count_answer(self._status)
-        request_id = _find_request_id(headers)
-        if request_id is None:
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             if self._refused_id is None:
                 self._refused_id = self._new_request_id()[:44].encode()
             request_id = b"%b:%d" % (self._refused_id, next(self._refused_numbers))
         body = request_id.join(self._body_parts)
-        head = b"%bcontent-length: %d\r\n" % (request_id.join(self._head_parts), len(body))
-        return Refused(head, body)
+        return b"%bcontent-length: %d\r\n%b\r\n%b" % (
+            request_id.join(self._head_parts),
+            len(body),
+            b"" if stays_open else b"connection: close\r\n",
+            body,
+        )
 
 
 def overloaded() -> Refusal:
@@ -133,7 +128,8 @@ def headers_of_all(request_id: str) -> list[tuple[bytes, bytes]]:
     return [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
 
 
-def _find_request_id(headers: Headers) -> bytes | None:
+def find_request_id(headers: Headers) -> bytes | None:
+    """Return the id that a request brings, if it is one that can be repeated."""
     for name, value in headers:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return value

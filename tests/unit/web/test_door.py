@@ -48,27 +48,31 @@ async def test_what_the_door_says_is_what_a_call_would_be_answered(shop: Shop) -
 
     async with shop.client() as client:
         called = await client.get("/api/v1/orders", headers={"X-Request-Id": "mine"})
-    refused = app.door.refuse([(b"x-request-id", b"mine")])
+    refused = app.door.refuse(b"mine", stays_open=True)
 
-    lines = refused.head.decode().split("\r\n")
+    head, _, body = refused.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
     assert lines[0] == "HTTP/1.1 503 Service Unavailable"
-    assert dict(line.split(": ") for line in lines[1:-1]) == dict(called.headers)
-    assert refused.body == called.content
+    assert dict(line.split(": ") for line in lines[1:]) == dict(called.headers)
+    assert body == called.content
 
 
 def test_who_brings_no_id_gets_one_of_its_own_each() -> None:
     door = door_of()
 
-    ids = [json.loads(door.refuse([]).body)["request_id"] for _ in range(2)]
+    ids = [
+        json.loads(door.refuse(None, stays_open=True).partition(b"\r\n\r\n")[2])["request_id"]
+        for _ in range(2)
+    ]
 
     assert ids == ["drawn-id:1", "drawn-id:2"]
 
 
 @pytest.mark.parametrize("given", [b"a b", b"x" * 65, b"", b"a\r\nset-cookie: b"])
 def test_an_id_that_is_none_is_not_repeated(given: bytes) -> None:
-    refused = door_of().refuse([(b"x-request-id", given)])
+    refused = door_of().refuse(given, stays_open=True)
 
-    assert b"\r\nx-request-id: drawn-id:1\r\n" in refused.head
+    assert b"\r\nx-request-id: drawn-id:1\r\n" in refused
 
 
 async def test_every_answer_is_counted_once(shop: Shop) -> None:
@@ -79,6 +83,6 @@ async def test_every_answer_is_counted_once(shop: Shop) -> None:
     async with shop.client_of(app) as client:
         await client.get("/nothing")
         await client.get("/health/live")
-    app.door.refuse([])
+    app.door.refuse(None, stays_open=False)
 
     assert counted == [404, 200, 503]
