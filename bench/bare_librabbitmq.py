@@ -4,7 +4,6 @@ It takes a compiler and librabbitmq with its headers (`gcc` and `librabbitmq-dev
 Ubuntu). Where one is missing the C limit is left out, and the reason is said.
 """
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
@@ -17,13 +16,13 @@ from bench.bare_amqp import (
     PREFETCH,
     BareMessage,
 )
+from bench.compiled import CannotCompileError, compile_c
 from bench.figures import say
 
 # The name of the row.
 LIBRABBITMQ = "bare librabbitmq, in C"
 
 _SOURCE = Path(__file__).with_suffix(".c")
-_PROGRAM = Path(__file__).parents[1] / "build" / "bare_librabbitmq"
 
 _TIME_LIMIT_S = 120.0
 
@@ -31,21 +30,12 @@ _TIME_LIMIT_S = 120.0
 @cache
 def has_librabbitmq() -> bool:
     """Compile the program; whether it is there to be run."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        say("  no C compiler: the limit in C is left out")
+    try:
+        _program()
+    except CannotCompileError as error:
+        say(f"  the limit in C is left out: {error}")
         return False
-    _PROGRAM.parent.mkdir(exist_ok=True)
-    finished = subprocess.run(  # noqa: S603 (the compiler, our own source)
-        [compiler, "-O2", "-o", str(_PROGRAM), str(_SOURCE), "-lrabbitmq"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if finished.returncode:
-        first_line = finished.stderr.partition("\n")[0]
-        say(f"  no librabbitmq to compile with: the limit in C is left out ({first_line})")
-    return not finished.returncode
+    return True
 
 
 def publish_from_c(broker_url: str, messages: Sequence[BareMessage]) -> float:
@@ -104,6 +94,10 @@ def _encoded(message: BareMessage) -> bytes:
     )
 
 
+def _program() -> Path:
+    return compile_c(_SOURCE, "rabbitmq")
+
+
 def _text(text: str | bytes) -> bytes:
     raw = text.encode() if isinstance(text, str) else text
     return _number(len(raw)) + raw
@@ -115,7 +109,7 @@ def _number(number: int) -> bytes:
 
 def _run(arguments: Sequence[str], *, standard_input: bytes = b"") -> float:
     finished = subprocess.run(  # noqa: S603 (our own program)
-        [str(_PROGRAM), *arguments],
+        [str(_program()), *arguments],
         input=standard_input,
         capture_output=True,
         timeout=_TIME_LIMIT_S,
