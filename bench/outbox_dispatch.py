@@ -11,9 +11,10 @@ measured here, over the same broker; its rate is that round's hundred rows in fi
 import asyncio
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from bench.figures import Figure, figure_of, keep, say, table
 from bench.stage import settings_for, stocked_database

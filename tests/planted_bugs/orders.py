@@ -3,10 +3,11 @@
 from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
+
+from msgspec.structs import replace
 
 from orderkeep.database.transaction import ReadTransaction, StoreUnavailableError, Transaction
 from orderkeep.instant import Instant, after

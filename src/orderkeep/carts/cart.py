@@ -1,6 +1,6 @@
 """What a cart holds and how much of it; no I/O here."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from orderkeep.contracts.text import LINE_COUNT_MAX
 
@@ -8,8 +8,7 @@ from orderkeep.contracts.text import LINE_COUNT_MAX
 LINES_PER_CART_MAX = LINE_COUNT_MAX
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CartItem:
+class CartItem(Struct, frozen=True, kw_only=True):
     """One line of a user's cart."""
 
     cart_item_id: str
@@ -18,8 +17,7 @@ class CartItem:
     quantity: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Addition:
+class Addition(Struct, frozen=True, kw_only=True):
     """Pieces of one SKU on their way into a user's cart.
 
     Attributes:
@@ -32,8 +30,7 @@ class Addition:
     quantity: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuantityChange:
+class QuantityChange(Struct, frozen=True, kw_only=True):
     """A new quantity for one line."""
 
     cart_item_id: str
@@ -41,8 +38,7 @@ class QuantityChange:
     quantity: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removal:
+class Removal(Struct, frozen=True, kw_only=True):
     """One line on its way out."""
 
     cart_item_id: str

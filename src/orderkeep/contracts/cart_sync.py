@@ -4,8 +4,9 @@ Orders send one `cart.item.removed` for each cart item they took over; the other
 foreign programs that keep a cart of their own in step.
 """
 
-from dataclasses import dataclass
 from typing import TypeAlias, assert_never
+
+from msgspec import Struct
 
 from orderkeep.contracts.message_body import (
     UNKNOWN_EVENT_TYPE,
@@ -35,8 +36,7 @@ TYPE_CLEARED = "cart.cleared"
 TYPE = TYPE_REMOVED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CartItemRemoved:
+class CartItemRemoved(Struct, frozen=True, kw_only=True):
     """An item leaves the cart: bought with the given order, or taken out elsewhere (None)."""
 
     user_id: str
@@ -45,8 +45,7 @@ class CartItemRemoved:
     occurred_at: Instant | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CartItemAdded:
+class CartItemAdded(Struct, frozen=True, kw_only=True):
     """A SKU comes into the cart; the cart names the item itself where item_id is None."""
 
     user_id: str
@@ -56,8 +55,7 @@ class CartItemAdded:
     occurred_at: Instant | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CartItemUpdated:
+class CartItemUpdated(Struct, frozen=True, kw_only=True):
     """An item has a new quantity (not a difference)."""
 
     user_id: str
@@ -66,8 +64,7 @@ class CartItemUpdated:
     occurred_at: Instant | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CartCleared:
+class CartCleared(Struct, frozen=True, kw_only=True):
     """Every item leaves the cart."""
 
     user_id: str

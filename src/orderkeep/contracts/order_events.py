@@ -4,8 +4,9 @@ Two queues of ours are bound to it: `order.outbox`, read by orders to make webho
 `payment.order.events`, read by the payment service. Anyone binds a queue of their own.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from orderkeep.contracts.amount import raw_of_minor, read_amount_minor
 from orderkeep.contracts.message_body import (
@@ -44,8 +45,7 @@ class OrderEventType(StrEnum):
     DEADLINE_EXTENDED = "order.deadline_extended"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderEventItem:
+class OrderEventItem(Struct, frozen=True, kw_only=True):
     """One line of the order."""
 
     sku_id: str
@@ -55,8 +55,7 @@ class OrderEventItem:
     subtotal_minor: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderEvent:
+class OrderEvent(Struct, frozen=True, kw_only=True):
     """An order as it was when the event happened.
 
     Attributes:

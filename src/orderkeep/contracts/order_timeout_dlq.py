@@ -1,6 +1,6 @@
 """Messages of `order.timeout.dlq`: an order that was closed because nobody paid it in time."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from orderkeep.contracts.amount import raw_of_minor, read_amount_minor
 from orderkeep.contracts.message_body import read_body, write_body
@@ -18,8 +18,7 @@ REASON = "订单超时未支付"  # noqa: RUF001, RUF100 (Chinese on purpose)
 REASON_CODE = "payment_timeout"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimedOutOrder:
+class TimedOutOrder(Struct, frozen=True, kw_only=True):
     """An order that timed out; foreign senders may leave out all but the order."""
 
     order_no: str

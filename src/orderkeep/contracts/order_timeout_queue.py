@@ -4,7 +4,7 @@ The check names the order; everything else in it is for people who look at the q
 order is due is decided by its row, never by the message.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from orderkeep.contracts.amount import raw_of_minor, read_amount_minor
 from orderkeep.contracts.message_body import read_body, write_body
@@ -17,8 +17,7 @@ ROUTE = QUEUE
 TYPE = "order.timeout.check"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeoutCheck:
+class TimeoutCheck(Struct, frozen=True, kw_only=True):
     """A check of one order's deadline; foreign senders may leave out all but the order."""
 
     order_no: str

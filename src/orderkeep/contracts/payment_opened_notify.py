@@ -1,6 +1,6 @@
 """Messages of `payment.opened.notify`: a buyer has begun to pay an order."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from orderkeep.contracts.message_body import read_body, write_body
 from orderkeep.contracts.text import read_foreign_number, read_identifier
@@ -12,8 +12,7 @@ ROUTE = QUEUE
 TYPE = "payment.opened"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentOpened:
+class PaymentOpened(Struct, frozen=True, kw_only=True):
     """A payment that was opened; opened_at None is the time of receipt."""
 
     payment_no: str

@@ -1,6 +1,6 @@
 """Messages of `payment.refund.request`: give this money back, once for each refund number."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from orderkeep.contracts.amount import raw_of_minor, read_amount_minor
 from orderkeep.contracts.message_body import read_body, write_body
@@ -19,8 +19,7 @@ ROUTE = QUEUE
 TYPE = "refund.requested"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundRequest:
+class RefundRequest(Struct, frozen=True, kw_only=True):
     """A refund of what one payment brought.
 
     Attributes:

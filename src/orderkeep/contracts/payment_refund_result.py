@@ -1,7 +1,8 @@
 """Messages of `payment.refund.result`: how a refund ended."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from orderkeep.contracts.amount import raw_of_minor, read_amount_minor
 from orderkeep.contracts.message_body import read_body, write_body
@@ -26,8 +27,7 @@ class RefundOutcome(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefundResult:
+class RefundResult(Struct, frozen=True, kw_only=True):
     """A refund that ended.
 
     Attributes:

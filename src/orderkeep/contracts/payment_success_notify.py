@@ -3,7 +3,7 @@
 A payment is identified by its channel, or nothing, and its trade number, whatever its message id.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from orderkeep.contracts.amount import raw_of_minor, read_amount_minor
 from orderkeep.contracts.message_body import read_body, write_body
@@ -16,8 +16,7 @@ ROUTE = QUEUE
 TYPE = "payment.succeeded"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentSucceeded:
+class PaymentSucceeded(Struct, frozen=True, kw_only=True):
     """A payment that succeeded.
 
     Attributes:

@@ -1,7 +1,8 @@
 """A delivery as its consumer sees it: who it is, which try this is, and what its body says."""
 
-from dataclasses import dataclass
 from typing import Generic
+
+from msgspec import Struct
 
 from orderkeep.instant import Instant
 from orderkeep.messaging.column_text import is_clean
@@ -19,23 +20,20 @@ from orderkeep.messaging.message import (
 _TRIES_MAX = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(Struct, frozen=True):
     """A body that nobody has tried to read."""
 
 
 _UNREAD = Unread()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content(Generic[Body]):
+class Content(Struct, Generic[Body], frozen=True, kw_only=True):
     """A body that could be read."""
 
     body: Body
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival(Generic[Body]):
+class Arrival(Struct, Generic[Body], frozen=True, kw_only=True):
     """A delivery in hand.
 
     Attributes:

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
+from msgspec import Struct
+
 from orderkeep.database.transaction import Transaction
 from orderkeep.instant import Instant
 
@@ -24,8 +26,7 @@ class BadMessageError(Exception):
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received(Generic[Body]):
+class Received(Struct, Generic[Body], frozen=True, kw_only=True):
     """A message that was read and is new to this consumer.
 
     Attributes:
@@ -40,13 +41,11 @@ class Received(Generic[Body]):
     first_received_at: Instant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handled:
+class Handled(Struct, frozen=True, kw_only=True):
     """The message took its effect, or needs none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TryLater:
+class TryLater(Struct, frozen=True, kw_only=True):
     """The message had no effect and shall come again after a growing pause.
 
     The handler answers so only for a bounded time, by `Received.first_received_at`: the kernel does
@@ -57,8 +56,7 @@ class TryLater:
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetAside:
+class SetAside(Struct, frozen=True, kw_only=True):
     """The message had no effect and never will; it becomes a dead letter."""
 
     reason: str

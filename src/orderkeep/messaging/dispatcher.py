@@ -28,6 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from orderkeep.database.transaction import (
     Database,
@@ -378,8 +379,7 @@ class Dispatcher:
         return min(waits_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _OnItsWay:
+class _OnItsWay(Struct, frozen=True, kw_only=True):
     """A batch that is being published."""
 
     rows: Sequence[PendingRow]

@@ -12,9 +12,10 @@ that is still on its way meets its row; and where the row is there already, noth
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec.structs import replace
 from sqlalchemy import Select, bindparam, select, tuple_, update
 
 from orderkeep.database.audit import Act

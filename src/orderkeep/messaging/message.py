@@ -1,8 +1,9 @@
 """What travels: an event on its way out, a message at a broker, a delivery on its way in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from orderkeep.instant import Instant
 
@@ -26,8 +27,7 @@ HeaderValue = str | int | float | bool | None
 Headers = Mapping[str, HeaderValue]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     """An event that a use case appends to its outbox, to leave once the transaction commits.
 
     Attributes:
@@ -62,8 +62,7 @@ class Event:
     headers: Headers = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(Struct, frozen=True, kw_only=True):
     """A message handed to a broker.
 
     Attributes:
@@ -94,16 +93,14 @@ class PublishResult(StrEnum):
     NOT_HELD = "not_held"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PublishOutcome:
+class PublishOutcome(Struct, frozen=True, kw_only=True):
     """What a broker made of one message, and its words where it was not confirmed."""
 
     result: PublishResult
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """A message as a broker hands it out: from anyone, so nothing in it can be trusted.
 
     Attributes:

@@ -9,9 +9,9 @@ holds the lock of one that brings it: waiting, or parked where operators see it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from zlib import crc32
 
+from msgspec.structs import replace
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 

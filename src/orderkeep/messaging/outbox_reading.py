@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
     Table,
@@ -33,8 +34,7 @@ _PENDING = written_out("pending")
 _FAILED = written_out("failed")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingRow:
+class PendingRow(Struct, frozen=True, kw_only=True):
     """An outbox row that may go now.
 
     Attributes:

@@ -13,6 +13,8 @@ from enum import StrEnum
 from traceback import format_exception
 from typing import Generic, assert_never
 
+from msgspec import Struct
+
 from orderkeep.database.transaction import Transaction
 from orderkeep.failure_points import reach
 from orderkeep.instant import Instant, after
@@ -73,8 +75,7 @@ class RetryPolicy:
     max_s: float = 300.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled(Generic[Body]):
+class Settled(Struct, Generic[Body], frozen=True, kw_only=True):
     """What became of one message, and why, where it took no effect."""
 
     arrival: Arrival[Body]
@@ -83,8 +84,7 @@ class Settled(Generic[Body]):
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _NextTry(Generic[Body]):
+class _NextTry(Struct, Generic[Body], frozen=True, kw_only=True):
     arrival: Arrival[Body]
     failed_tries: int
     # How many pauses there have been, by which they grow.

@@ -1,8 +1,10 @@
 """Cancel unpaid orders, for their buyers or for an operator, whose act is put on record."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec.structs import replace
 
 from orderkeep.database.audit import Act, AuditEntry, append_audit
 from orderkeep.database.transaction import Transaction

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias, assert_never
 
+from msgspec import Struct
+
 from orderkeep.instant import Instant
 from orderkeep.orders.order import Order, OrderNumber, Status, Transition, accept, revive
 from orderkeep.orders.payment import CaseKind, PaymentIdentity, PaymentOutcome, RecordedPayment
@@ -35,8 +37,7 @@ class CaseState(StrEnum):
     RESOLVED = "resolved"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolution:
+class Resolution(Struct, frozen=True, kw_only=True):
     """How a case ended, when, by whom and why."""
 
     action: CaseAction
@@ -45,8 +46,7 @@ class Resolution:
     resolved_at: Instant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentCase:
+class PaymentCase(Struct, frozen=True, kw_only=True):
     """Money that waits for an operator, or has waited.
 
     Attributes:

@@ -5,7 +5,9 @@ unique by its cause: a repeated request moves nothing again. Who changed what is
 too.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from orderkeep.contracts.amount import text_of_minor
 from orderkeep.contracts.currency import check_currency

@@ -5,7 +5,9 @@ before `expires_at`. Whichever trigger comes second finds the order closed and c
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from orderkeep.database.transaction import Transaction
 from orderkeep.instant import MICROSECONDS_PER_SECOND

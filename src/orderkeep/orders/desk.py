@@ -4,10 +4,10 @@ Invariant: an answer leaves after its commit. What was refused left nothing behi
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import structlog
+from msgspec import Struct
 
 from orderkeep.database.transaction import Database, ReadTransaction, Transaction
 from orderkeep.instant import Instant
@@ -38,8 +38,7 @@ log = structlog.get_logger()
 _Place: TypeAlias = Callable[..., Awaitable[Sequence[Answer]]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderRequest:
+class OrderRequest(Struct, frozen=True, kw_only=True):
     """What a buyer asks for.
 
     Attributes:

@@ -6,7 +6,9 @@ events are numbered on from where its row stood.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from orderkeep.messaging.message import Event
 from orderkeep.orders.order import Order, OrderNumber, Status, Transition

@@ -11,7 +11,9 @@ Locks: orders by number, then payments by number. A crash before the commit leav
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from orderkeep.database.transaction import Transaction
 from orderkeep.messaging.outbox import Outbox

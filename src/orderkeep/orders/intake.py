@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from math import ceil
 
 import structlog
+from msgspec import Struct
 
 from orderkeep.database.transaction import (
     CommitUnknownError,
@@ -60,8 +61,7 @@ PlaceBatch = Callable[[Sequence[PlaceOrder]], Awaitable[Sequence[Answer]]]
 FindHeld = Callable[[Collection[str]], Awaitable[Collection[str]]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(Struct, frozen=True):
     request: PlaceOrder
     answer: asyncio.Future[Answer]
 

@@ -10,9 +10,12 @@ on that.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from orderkeep.contracts.order_status import CloseReason, Status
 from orderkeep.instant import MICROSECONDS_PER_SECOND, Instant
@@ -61,8 +64,7 @@ ALLOWED_CAUSES: Mapping[tuple[Status, Status], frozenset[Cause]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receiver:
+class Receiver(Struct, frozen=True, kw_only=True):
     """Who receives the goods, and where."""
 
     name: str
@@ -70,8 +72,7 @@ class Receiver:
     address: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderLine:
+class OrderLine(Struct, frozen=True, kw_only=True):
     """A SKU in an order, with its title and price as they were when the order was made.
 
     Attributes:
@@ -88,8 +89,7 @@ class OrderLine:
     cart_item_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, kw_only=True):
     """An order as it stands in its row.
 
     Attributes:
@@ -130,8 +130,7 @@ class Order:
         return self.status is Status.PENDING_PAYMENT
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
+class Transition(Struct, frozen=True, kw_only=True):
     """An order that changes its state.
 
     Attributes:

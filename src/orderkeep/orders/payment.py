@@ -16,9 +16,10 @@ Where the table leaves something open, money is never moved on a guess:
 - Of a payment wrong in both, the currency is named: amounts of two currencies do not compare.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias, assert_never
+
+from msgspec import Struct
 
 from orderkeep.contracts.amount import text_of_minor
 from orderkeep.contracts.refund_reason import RefundReason
@@ -53,8 +54,7 @@ class PaymentOutcome(StrEnum):
     CASE = "case"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class PaymentIdentity:
+class PaymentIdentity(Struct, frozen=True, kw_only=True, order=True):
     """What makes two reports the same payment.
 
     Attributes:
@@ -65,8 +65,7 @@ class PaymentIdentity:
     trade_no: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payment:
+class Payment(Struct, frozen=True, kw_only=True):
     """A payment as it was reported.
 
     Attributes:
@@ -83,8 +82,7 @@ class Payment:
     paid_at: Instant | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedPayment:
+class RecordedPayment(Struct, frozen=True, kw_only=True):
     """A payment as it stands on record, never to change but for its outcome.
 
     Attributes:
@@ -102,18 +100,15 @@ class RecordedPayment:
     message_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlreadyRecorded:
+class AlreadyRecorded(Struct, frozen=True, kw_only=True):
     """The same payment again: no effect, no record."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitOrder:
+class AwaitOrder(Struct, frozen=True, kw_only=True):
     """The order may not be visible yet: no record, try again later."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenCase:
+class OpenCase(Struct, frozen=True, kw_only=True):
     """Record the payment, unless its identity is taken already, and ask an operator.
 
     Attributes:
@@ -124,8 +119,7 @@ class OpenCase:
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRefund:
+class RequestRefund(Struct, frozen=True, kw_only=True):
     """Record the payment and give back what was received.
 
     Attributes:
@@ -137,8 +131,7 @@ class RequestRefund:
     currency: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Revive:
+class Revive(Struct, frozen=True, kw_only=True):
     """Record the payment, take the stock again and pay the order; else refund.
 
     Attributes:
@@ -149,8 +142,7 @@ class Revive:
     otherwise: RequestRefund | OpenCase
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accept:
+class Accept(Struct, frozen=True, kw_only=True):
     """Record the payment and pay the order."""
 
     transition: Transition

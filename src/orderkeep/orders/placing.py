@@ -10,6 +10,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from orderkeep.instant import Instant, after
 from orderkeep.orders.events import created_event_count
 from orderkeep.orders.idempotency_key import KeyKind
@@ -25,8 +27,7 @@ from orderkeep.refusal import Refusal
 _PLENTY = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceOrder:
+class PlaceOrder(Struct, frozen=True, kw_only=True):
     """One request for an order.
 
     Attributes:
@@ -56,8 +57,7 @@ class PlacingRules:
     token_ttl_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlacedOrder:
+class PlacedOrder(Struct, frozen=True, kw_only=True):
     """The order that a request made, now or when it was first sent."""
 
     order: Order
@@ -67,8 +67,7 @@ class PlacedOrder:
 Answer: TypeAlias = PlacedOrder | Refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Numbered:
+class Numbered(Struct, frozen=True, kw_only=True):
     """A request with the number that its order gets if it is accepted."""
 
     request: PlaceOrder

@@ -1,7 +1,8 @@
 """What an order costs: lines from the catalogue, never from the client."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from orderkeep.contracts.amount import check_amount, text_of_minor
 from orderkeep.orders.order import OrderLine
@@ -9,8 +10,7 @@ from orderkeep.orders.stock import Sku
 from orderkeep.refusal import Refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedLine:
+class WantedLine(Struct, frozen=True, kw_only=True):
     """A line of a request: how much of which SKU."""
 
     sku_id: str
@@ -18,8 +18,7 @@ class WantedLine:
     cart_item_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pricing:
+class Pricing(Struct, frozen=True, kw_only=True):
     """The lines of an order to be, and what is owed for them."""
 
     lines: tuple[OrderLine, ...]

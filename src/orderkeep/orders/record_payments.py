@@ -18,6 +18,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from orderkeep.database.transaction import Transaction
 from orderkeep.failure_points import reach
 from orderkeep.instant import Instant
@@ -58,8 +60,7 @@ from orderkeep.orders.store.stock import lock_skus
 from orderkeep.orders.write_changes import write_changes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentReport:
+class PaymentReport(Struct, frozen=True, kw_only=True):
     """A payment as a message reported it.
 
     Attributes:

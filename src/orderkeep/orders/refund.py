@@ -1,14 +1,13 @@
 """A refund that the order service asks the payment service for. Pure."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from orderkeep.instant import Instant
 from orderkeep.orders.order import OrderNumber
 from orderkeep.orders.payment import PaymentIdentity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderRefund:
+class OrderRefund(Struct, frozen=True, kw_only=True):
     """One refund; a payment is refunded at most once.
 
     Attributes:

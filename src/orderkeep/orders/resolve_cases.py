@@ -10,7 +10,9 @@ A crash before the commit leaves nothing, and the case is open.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from orderkeep.contracts.refund_reason import RefundReason
 from orderkeep.database.audit import CASE_RESOLVED, Act, AuditEntry, append_audit

@@ -7,16 +7,16 @@ Invariant, for each SKU: the sum of adjustments = available + reserved + sold, n
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias, assert_never
+
+from msgspec import Struct
 
 from orderkeep.orders.order import Order
 from orderkeep.refusal import Refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sku:
+class Sku(Struct, frozen=True, kw_only=True):
     """A thing for sale, with its stock.
 
     Attributes:
@@ -36,8 +36,7 @@ class Sku:
     sold: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shortage:
+class Shortage(Struct, frozen=True, kw_only=True):
     """A SKU of which there was less than was asked for.
 
     Attributes:
@@ -49,13 +48,11 @@ class Shortage:
     available: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(Struct, frozen=True, kw_only=True):
     """The demand is met in full."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Short:
+class Short(Struct, frozen=True, kw_only=True):
     """The demand is refused as a whole; shortages holds at least one, by SKU."""
 
     shortages: tuple[Shortage, ...]
@@ -66,8 +63,7 @@ Verdict: TypeAlias = Accepted | Short
 ACCEPTED = Accepted()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(Struct, frozen=True, kw_only=True):
     """What became of a batch.
 
     Attributes:
@@ -145,8 +141,7 @@ class MovementKind(StrEnum):
     REVIVE = "revive"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StockCounts:
+class StockCounts(Struct, frozen=True, kw_only=True):
     """The three counts of one SKU; or what is added to them."""
 
     available: int = 0

@@ -7,7 +7,8 @@ It is locked and changed last, for everyone may want it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from orderkeep.database.transaction import Transaction
 from orderkeep.failure_points import reach
@@ -20,8 +21,7 @@ from orderkeep.orders.store.orders import HistoryEntry, insert_history, save_ord
 from orderkeep.orders.store.stock import Movement, change_stock, insert_movements, lock_stock
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderChange:
+class OrderChange(Struct, frozen=True, kw_only=True):
     """One order's change, in full.
 
     Attributes:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
@@ -123,7 +124,9 @@ async def test_what_was_appended_is_published_and_settled(shop: Shop, scripted: 
 
 async def test_a_message_carries_what_the_contract_asks(shop: Shop, scripted: ScriptedBroker):
     due_at = Instant(1_900_000_000_000_000)
-    await shop.append(replace(parcel(7, sequence=3), deliver_at=due_at, headers={"x-own": 1}))
+    await shop.append(
+        structs.replace(parcel(7, sequence=3), deliver_at=due_at, headers={"x-own": 1})
+    )
 
     await shop.dispatch_once()
 
@@ -142,7 +145,7 @@ async def test_a_message_carries_what_the_contract_asks(shop: Shop, scripted: Sc
 
 
 async def test_an_unordered_message_has_no_order_key(shop: Shop, scripted: ScriptedBroker):
-    await shop.append(replace(parcel(7), ordered=False))
+    await shop.append(structs.replace(parcel(7), ordered=False))
 
     await shop.dispatch_once()
 
@@ -193,7 +196,7 @@ async def test_order_holds_for_each_route_alone(shop: Shop, scripted: ScriptedBr
 
 async def test_unordered_rows_wait_for_nobody(shop: Shop, scripted: ScriptedBroker):
     scripted.answers["P1-1-parcels"] = REFUSED
-    await shop.append(parcel(1, sequence=1), replace(parcel(1, sequence=2), ordered=False))
+    await shop.append(parcel(1, sequence=1), structs.replace(parcel(1, sequence=2), ordered=False))
 
     await shop.dispatch_once()
 
@@ -403,7 +406,7 @@ async def test_the_poll_finds_what_another_process_appended(shop: Shop):
     has_appended: list[bool] = []
 
     async def append(transaction) -> None:
-        event = replace(parcel(1), message_id=None)
+        event = structs.replace(parcel(1), message_id=None)
         await other.append(transaction, [event], now=await transaction.now())
 
     async def is_sent() -> bool:
@@ -419,7 +422,7 @@ async def test_a_row_leaves_when_its_time_has_come_and_not_before(shop: Shop):
     shop.dispatch_policy = replace(shop.dispatch_policy, poll_interval_s=300)
     now = await shop.database.read(lambda transaction: transaction.now())
     not_before = after(now, seconds=0.3)
-    await shop.append(replace(parcel(1), not_before=not_before))
+    await shop.append(structs.replace(parcel(1), not_before=not_before))
     early = await shop.dispatch_once()
 
     async def is_sent() -> bool:
@@ -657,8 +660,8 @@ async def test_events_of_unused_routes_are_recorded_and_not_published(shop: Shop
 
 
 async def test_a_retry_key_makes_a_second_row_none(shop: Shop):
-    await shop.append(replace(parcel(1), retry_key="parcels:m1:0:1"))
-    await shop.append(replace(parcel(2), retry_key="parcels:m1:0:1"), parcel(3))
+    await shop.append(structs.replace(parcel(1), retry_key="parcels:m1:0:1"))
+    await shop.append(structs.replace(parcel(2), retry_key="parcels:m1:0:1"), parcel(3))
 
     assert sorted(await states(shop)) == ["P1-1-parcels", "P3-1-parcels"]
 
@@ -668,7 +671,7 @@ async def test_what_the_broker_cannot_hold_waits_here_until_its_moment(
 ):
     deliver_at = Instant(4_000_000_000_000_000)
     scripted.answers["P1-1-parcels"] = PublishOutcome(result=PublishResult.NOT_HELD)
-    await shop.append(replace(parcel(1), deliver_at=deliver_at))
+    await shop.append(structs.replace(parcel(1), deliver_at=deliver_at))
     publish = scripted.publish
     asked_ids: list[str] = []
 

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from dataclasses import replace
+
+from msgspec import structs
 
 from orderkeep.database.audit import Act
 from orderkeep.database.transaction import Transaction
@@ -325,4 +326,4 @@ async def test_an_edited_message_that_fails_is_a_letter_that_names_the_old_one(s
 
 def parcel_as_sent(message_id: str):
     """Return the event that a letter holds, as its sender sends it."""
-    return replace(parcel(1), message_id=message_id)
+    return structs.replace(parcel(1), message_id=message_id)

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from orderkeep.instant import Instant
 from orderkeep.messaging.dispatcher import Dispatcher
 from tests.integration.messaging.shop_kernel import Shop, parcel
@@ -40,7 +42,7 @@ async def test_what_is_appended_to_the_past_leaves_at_once(shop: Shop):
     dispatcher = shop.dispatcher()
     await dispatcher.run_once()
 
-    await shop.append(replace(parcel(1), not_before=Instant(1)))
+    await shop.append(structs.replace(parcel(1), not_before=Instant(1)))
 
     assert await _rounds(dispatcher, count=1) == [1]
     await dispatcher.close()

@@ -1,9 +1,9 @@
 """What was sent is looked for where it should have arrived, and brought again where it is not."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orderkeep.messaging import (
     BrokerUnavailableError,

@@ -1,8 +1,7 @@
 """What each verdict does with each kind of case, on each state of the order."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from orderkeep.instant import Instant
 from orderkeep.orders.case_resolution import (

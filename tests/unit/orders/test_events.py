@@ -1,9 +1,9 @@
 """What the order service tells others."""
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from orderkeep.instant import Instant
 from orderkeep.messaging.message import Event

@@ -1,9 +1,9 @@
 """The states of an order and what leads from one to another."""
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from orderkeep.instant import Instant
 from orderkeep.orders.order import (

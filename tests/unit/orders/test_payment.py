@@ -1,8 +1,7 @@
 """Every row of the table of payments, in the table's order."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from orderkeep.contracts.refund_reason import RefundReason
 from orderkeep.instant import Instant

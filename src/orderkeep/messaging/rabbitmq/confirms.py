@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from msgspec import Struct
 from pika.channel import Channel as PikaChannel
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
@@ -34,8 +35,7 @@ _NACKED = PublishOutcome(
 _Key = tuple[str | None, str | None, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publication:
+class Publication(Struct, frozen=True, kw_only=True):
     """A message as it is written to a channel."""
 
     exchange: str

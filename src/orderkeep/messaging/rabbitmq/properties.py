@@ -5,9 +5,9 @@ kept as bytes, and the rest is read.
 """
 
 import struct
-from dataclasses import dataclass, field
 from functools import lru_cache
 
+from msgspec import Struct, field
 from pika.spec import BasicProperties
 
 from orderkeep.instant import MICROSECONDS_PER_SECOND
@@ -80,8 +80,7 @@ class RawProperties(BasicProperties):
         return [self.raw]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedProperties:
+class ReceivedProperties(Struct, frozen=True, kw_only=True):
     """What we look at of a sender's properties; see `Delivery`."""
 
     message_id: bytes | None = None

@@ -6,10 +6,10 @@ twice, not at all, or elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
 from orderkeep.contracts import payment_refund_result
 from orderkeep.contracts.amount import text_of_minor

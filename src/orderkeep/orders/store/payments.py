@@ -1,8 +1,8 @@
 """What the order service knows of money: payments seen, and refunds."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -15,8 +15,7 @@ from orderkeep.orders.refund import OrderRefund
 from orderkeep.orders.tables import OPENED_PAYMENTS, ORDER_PAYMENTS, ORDER_REFUNDS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedPayment:
+class OpenedPayment(Struct, frozen=True, kw_only=True):
     """A payment that the payment service opened for an order.
 
     Attributes:
@@ -31,8 +30,7 @@ class OpenedPayment:
     received_at: Instant
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutcomeChange:
+class OutcomeChange(Struct, frozen=True, kw_only=True):
     """What was to become of a recorded payment, and what becomes of it."""
 
     identity: PaymentIdentity

@@ -1,8 +1,8 @@
 """Idempotency keys: the unique row that makes one key one order, across any number of processes."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -12,8 +12,7 @@ from orderkeep.orders.order import OrderNumber
 from orderkeep.orders.tables import ORDER_REQUESTS as REQUESTS
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RequestKey:
+class RequestKey(Struct, frozen=True, order=True):
     """What makes a request the same request: kinds and users never mix."""
 
     user_id: str
@@ -21,8 +20,7 @@ class RequestKey:
     key: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """What a key stands for: the order it made, and the body it made it from."""
 
     order_no: OrderNumber

@@ -1,8 +1,8 @@
 """The catalogue and its stock: what is for sale, how much, and every movement of it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -13,8 +13,7 @@ from orderkeep.orders.stock import MovementKind, Sku, StockCounts
 from orderkeep.orders.tables import SKUS, STOCK, STOCK_MOVEMENTS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Movement:
+class Movement(Struct, frozen=True, kw_only=True):
     """One movement of stock; unique by cause, SKU and kind."""
 
     sku_id: str

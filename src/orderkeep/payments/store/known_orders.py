@@ -1,8 +1,8 @@
 """What the payment service knows of orders, and the count of the events it sends about each."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from sqlalchemy import and_, bindparam, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -13,8 +13,7 @@ from orderkeep.instant import Instant
 from orderkeep.payments.tables import PAYMENT_ORDERS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownOrder:
+class KnownOrder(Struct, frozen=True, kw_only=True):
     """An order as its events have told of it.
 
     Attributes:
