@@ -6,6 +6,7 @@ and not while it is written, so `100.00` leaves with two decimals whatever the a
 
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -15,6 +16,9 @@ from orderkeep.refusal import Refusal
 # 9,999,999,999.99: the contract's limit on any one amount. A sum of 100 lines at the limit still
 # fits the 64 bits of its column.
 AMOUNT_MINOR_MAX = 999_999_999_999
+
+# A shop's prices are few, and each is written again and again.
+_REMEMBERED_AMOUNTS_COUNT = 4096
 
 # An amount in a request. It admits more digits than the limit, which has a code of its own.
 # The end is written `$(?!\n)`: right in Python and in the ECMA dialect that OpenAPI asks for.
@@ -42,6 +46,7 @@ def text_of_minor(amount_minor: int) -> str:
     return f"{sign}{units}.{hundredths:02d}"
 
 
+@lru_cache(_REMEMBERED_AMOUNTS_COUNT)
 def raw_of_minor(amount_minor: int) -> msgspec.Raw:
     """Return an amount as a JSON number with two decimals, for msgspec to put in as it stands."""
     return msgspec.Raw(text_of_minor(amount_minor).encode())

@@ -23,6 +23,8 @@ UNKNOWN_EVENT_TYPE = "unknown_event_type"
 # this cannot be meant for us.
 BODY_BYTES_MAX = 1024 * 1024
 
+_ENCODER = msgspec.json.Encoder()
+
 
 class Members:
     """The members of one object in a foreign body, each read by a function that may refuse it.
@@ -113,9 +115,7 @@ def read_body(raw: bytes) -> Members:
 
 def write_body(members: Mapping[str, object]) -> bytes:
     """Return a body with the given members in their order, without those that are None."""
-    return msgspec.json.encode(
-        {name: value for name, value in members.items() if value is not None}
-    )
+    return _ENCODER.encode({name: value for name, value in members.items() if value is not None})
 
 
 def _read_object(value: object) -> dict[str, object]:

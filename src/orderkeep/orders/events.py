@@ -143,8 +143,8 @@ def refund_events(
 
 def _cart_item_ids(lines: Sequence[OrderLine]) -> list[str]:
     # Two lines may name one cart item; it is removed once.
-    named = dict.fromkeys(line.cart_item_id for line in lines)
-    return [cart_item_id for cart_item_id in named if cart_item_id is not None]
+    named = [line.cart_item_id for line in lines if line.cart_item_id is not None]
+    return list(dict.fromkeys(named))
 
 
 def _cart_item_removed(order: Order, cart_item_id: str, *, sequence: int) -> Event:

@@ -23,8 +23,9 @@ _MILLISECONDS_LIMIT = 10**13
 _MICROSECONDS_PER_MILLISECOND = 1_000
 _DECIMAL_BASE = 10
 
-# Each digit doubled; of a result of two digits, their sum.
-_DOUBLED = str.maketrans("0123456789", "0246813579")
+# What a digit adds, as it is and doubled: of a result of two digits, their sum.
+_AS_IT_IS = bytes.maketrans(b"0123456789", bytes(range(10)))
+_DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 
 
 def make_order_number(at: Instant, *, drawn: int) -> OrderNumber:
@@ -55,5 +56,6 @@ def luhn_digit(digits: str) -> int:
         digits: Any number of the digits 0-9.
     """
     # From the right: the first digit counts doubled, the second as it is, and so on.
-    doubled = digits[::-2].translate(_DOUBLED)
-    return -sum(map(int, doubled + digits[-2::-2])) % _DECIMAL_BASE
+    raw = digits.encode("ascii")
+    added = sum(raw[::-2].translate(_DOUBLED)) + sum(raw[-2::-2].translate(_AS_IT_IS))
+    return -added % _DECIMAL_BASE

@@ -18,7 +18,7 @@ from orderkeep.orders.idempotency_key import KeyKind
 from orderkeep.orders.order import Order, OrderNumber, Receiver, Status
 from orderkeep.orders.order_number import make_order_number
 from orderkeep.orders.pricing import WantedLine, price
-from orderkeep.orders.stock import Short, Sku, admit, demand_of, out_of_stock
+from orderkeep.orders.stock import Short, Sku, demand_of, out_of_stock, take_or_leave
 from orderkeep.orders.store.requests import Claim, RequestKey
 from orderkeep.refusal import Refusal
 
@@ -124,7 +124,7 @@ class Decided:
     answers: list[Answer | None] = field(default_factory=list)
     accepted: dict[RequestKey, Claim] = field(default_factory=dict)
     orders: dict[OrderNumber, Order] = field(default_factory=dict)
-    available: Mapping[str, int]
+    available: dict[str, int]
     taken: dict[str, int] = field(default_factory=dict)
     is_any_short: bool = False
 
@@ -193,15 +193,10 @@ def _decide_one(
         )
     _check_token(request, rules=rules, now=batch.now)
     order = _new_order(one, catalogue=catalogue, rules=rules, now=batch.now)
-    demand = demand_of(order)
-    admission = admit([demand], available=decided.available)
-    (verdict,) = admission.verdicts
+    verdict = take_or_leave(demand_of(order), remaining=decided.available, taken=decided.taken)
     if isinstance(verdict, Short):
         decided.is_any_short = True
         raise out_of_stock(verdict.shortages)
-    decided.available = admission.remaining
-    for sku_id, quantity in demand.items():
-        decided.taken[sku_id] = decided.taken.get(sku_id, 0) + quantity
     decided.orders[order.order_no] = order
     decided.accepted[request.key] = one.claim
     return PlacedOrder(order=order, is_replayed=False)

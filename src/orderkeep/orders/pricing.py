@@ -52,7 +52,7 @@ def price(
         _line(line_no, line=line, entry=entry)
         for line_no, (line, entry) in enumerate(zip(wanted, entries, strict=True), start=1)
     )
-    total_amount_minor = sum(line.subtotal_minor for line in lines)
+    total_amount_minor = sum([line.subtotal_minor for line in lines])
     check_amount(total_amount_minor)
     pricing = Pricing(
         lines=lines,
@@ -74,11 +74,12 @@ def _find_for_sale(sku_id: str, *, catalogue: Mapping[str, Sku]) -> Sku:
 
 
 def _one_currency(entries: Sequence[Sku]) -> str:
-    currencies = sorted({entry.currency for entry in entries})
+    currencies = {entry.currency for entry in entries}
     if len(currencies) > 1:
-        detail = f"one order has one currency, these lines have {', '.join(currencies)}"
-        raise Refusal("mixed_currencies", detail, members={"currencies": currencies})
-    return currencies[0]
+        named = sorted(currencies)
+        detail = f"one order has one currency, these lines have {', '.join(named)}"
+        raise Refusal("mixed_currencies", detail, members={"currencies": named})
+    return currencies.pop()
 
 
 def _line(line_no: int, *, line: WantedLine, entry: Sku) -> OrderLine:

@@ -87,7 +87,7 @@ def sum_by_sku(lines: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 def demand_of(order: Order) -> dict[str, int]:
     """Return what the order wants of each SKU."""
-    return sum_by_sku((line.sku_id, line.quantity) for line in order.lines)
+    return sum_by_sku([(line.sku_id, line.quantity) for line in order.lines])
 
 
 def admit(demands: Sequence[Mapping[str, int]], *, available: Mapping[str, int]) -> Admission:
@@ -99,21 +99,31 @@ def admit(demands: Sequence[Mapping[str, int]], *, available: Mapping[str, int])
     """
     remaining = dict(available)
     taken: dict[str, int] = {}
-    verdicts: list[Verdict] = []
-    for demand in demands:
-        shortages = tuple(
-            Shortage(sku_id=sku_id, requested=quantity, available=remaining.get(sku_id, 0))
-            for sku_id, quantity in sorted(demand.items())
-            if quantity > remaining.get(sku_id, 0)
+    verdicts = tuple(take_or_leave(demand, remaining=remaining, taken=taken) for demand in demands)
+    return Admission(verdicts=verdicts, remaining=remaining, taken=taken)
+
+
+def take_or_leave(
+    demand: Mapping[str, int], *, remaining: dict[str, int], taken: dict[str, int]
+) -> Verdict:
+    """Decide one demand after others, as `admit` does; where it is accepted, note what it takes.
+
+    Args:
+        remaining: What is left of each SKU; made less.
+        taken: What was taken of each SKU; made more.
+    """
+    if any(quantity > remaining.get(sku_id, 0) for sku_id, quantity in demand.items()):
+        return Short(
+            shortages=tuple(
+                Shortage(sku_id=sku_id, requested=quantity, available=remaining.get(sku_id, 0))
+                for sku_id, quantity in sorted(demand.items())
+                if quantity > remaining.get(sku_id, 0)
+            )
         )
-        if shortages:
-            verdicts.append(Short(shortages=shortages))
-            continue
-        for sku_id, quantity in demand.items():
-            remaining[sku_id] -= quantity
-            taken[sku_id] = taken.get(sku_id, 0) + quantity
-        verdicts.append(ACCEPTED)
-    return Admission(verdicts=tuple(verdicts), remaining=remaining, taken=taken)
+    for sku_id, quantity in demand.items():
+        remaining[sku_id] -= quantity
+        taken[sku_id] = taken.get(sku_id, 0) + quantity
+    return ACCEPTED
 
 
 def out_of_stock(shortages: Sequence[Shortage]) -> Refusal:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -128,22 +129,7 @@ async def insert_history(transaction: Transaction, entries: Sequence[HistoryEntr
     Raises:
         ConstraintViolatedError: the order has an entry of that version already.
     """
-    await transaction.execute_rows(
-        _INSERT_HISTORY,
-        [
-            {
-                "order_no": entry.order_no,
-                "version": entry.version,
-                "from_status": entry.from_status,
-                "to_status": entry.to_status,
-                "cause": entry.cause,
-                "actor": entry.actor,
-                "note": entry.note,
-                "changed_at": entry.changed_at,
-            }
-            for entry in entries
-        ],
-    )
+    await transaction.execute_rows(_INSERT_HISTORY, [asdict(entry) for entry in entries])
 
 
 async def lock_orders(
@@ -290,28 +276,12 @@ def _line(row: Row) -> OrderLine:
 def _order_values(order: Order) -> Mapping[str, Value]:
     receiver = order.receiver
     return {
-        "order_no": order.order_no,
-        "user_id": order.user_id,
-        "total_amount_minor": order.total_amount_minor,
-        "pay_amount_minor": order.pay_amount_minor,
-        "currency": order.currency,
+        **asdict(order),
         "receiver_name": None if receiver is None else receiver.name,
         "receiver_phone": None if receiver is None else receiver.phone,
         "receiver_address": None if receiver is None else receiver.address,
-        "buyer_remark": order.buyer_remark,
-        "created_at": order.created_at,
-        **{name: getattr(order, name) for name in _MUTABLE},
     }
 
 
 def _line_values(order_no: OrderNumber, line: OrderLine) -> Mapping[str, Value]:
-    return {
-        "order_no": order_no,
-        "line_no": line.line_no,
-        "sku_id": line.sku_id,
-        "title": line.title,
-        "unit_price_minor": line.unit_price_minor,
-        "quantity": line.quantity,
-        "subtotal_minor": line.subtotal_minor,
-        "cart_item_id": line.cart_item_id,
-    }
+    return {"order_no": order_no, **asdict(line)}

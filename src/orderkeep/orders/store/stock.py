@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -249,17 +250,7 @@ async def insert_movements(
     """
     await transaction.execute_rows(
         _INSERT_MOVEMENT,
-        [
-            {
-                "sku_id": movement.sku_id,
-                "kind": movement.kind,
-                "cause": movement.cause,
-                "quantity": movement.quantity,
-                "reason": movement.reason,
-                "moved_at": now,
-            }
-            for movement in movements
-        ],
+        [{**asdict(movement), "moved_at": now} for movement in movements],
     )
 
 
