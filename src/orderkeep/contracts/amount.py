@@ -99,6 +99,11 @@ def read_amount_minor(value: object) -> int:
     if not number.is_finite() or not -_EXPONENT_MAX < number.adjusted() < _EXPONENT_MAX:
         message = "expected an amount that is neither huge nor tiny"
         raise ValueError(message)
+    return _minor_of_decimal(number)
+
+
+@lru_cache(_REMEMBERED_AMOUNTS_COUNT)
+def _minor_of_decimal(number: Decimal) -> int:
     # A ratio of integers is exact; Decimal's own arithmetic would round at 28 digits.
     numerator, denominator = number.as_integer_ratio()
     amount_minor, rest = divmod(numerator * 100, denominator)
