@@ -41,7 +41,6 @@ def payment_order_events_consumer(*, order_heard: Signal) -> Consumer[OrderEvent
     ) -> Sequence[Outcome]:
         now = await transaction.now()
         newest = _newest(message.body for message in batch)
-        await known_orders.lock_orders(transaction, newest, now=now)
         news = await known_orders.note_orders(transaction, list(newest.values()), now=now)
         ended = {
             order_no for order_no in news if newest[order_no].status is not Status.PENDING_PAYMENT

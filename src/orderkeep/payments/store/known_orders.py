@@ -72,6 +72,7 @@ _is_news = or_(
         PAYMENT_ORDERS.c.expires_at < _new.expires_at,
     ),
 )
+# A row that is there is locked, whether what comes is news or not.
 _NOTE_ORDER = RowStatement(
     _insert_told.on_conflict_do_update(
         index_elements=["order_no"],
@@ -119,9 +120,13 @@ async def lock_orders(
 async def note_orders(
     transaction: Transaction, orders: Sequence[KnownOrder], *, now: Instant
 ) -> set[str]:
-    """Note what events told, and return the numbers of the orders for which it was news.
+    """Lock the orders' rows and note what events told, in one statement.
 
-    The orders are locked by the caller, and no two have one number.
+    Args:
+        orders: No two have one number.
+
+    Returns:
+        The numbers of the orders for which it was news.
     """
     rows: list[dict[str, Value]] = [
         {
