@@ -44,7 +44,7 @@ typedef struct {
   float took_ms;
   uint16_t status;
   uint8_t is_late;
-  uint8_t what;
+  uint8_t remark;
 } outcome_t;
 
 typedef struct {
@@ -60,7 +60,7 @@ typedef struct {
 /* One connection, with at most one request under way. */
 typedef struct {
   int socket;
-  int is_open;
+  int is_open;    /* or has failed to be, which sending tells */
   int64_t number; /* of the arrival under way; -1 while there is none */
   size_t received_count;
   char received[BUFFER_BYTES + 1];
@@ -70,12 +70,12 @@ static struct sockaddr_in address;
 static texts_t heads, tails;
 static outcome_t *outcomes;
 static connection_t *connections;
-static int64_t *free_ones; /* the last one that became free goes first */
+static int64_t *free_indexes; /* the last one that became free goes first */
 static int64_t free_count, under_way_count;
 static double begun_at_s, requests_per_s;
 static int poll_fd;
 
-static void give_up(const char *why) {
+static void fail(const char *why) {
   fprintf(stderr, "%s\n", why);
   exit(1);
 }
@@ -88,7 +88,7 @@ static double now_s(void) {
 
 static uint64_t read_number(void) {
   uint64_t number;
-  if (fread(&number, sizeof number, 1, stdin) != 1) give_up("the requests are cut off");
+  if (fread(&number, sizeof number, 1, stdin) != 1) fail("the requests are cut off");
   return be64toh(number);
 }
 
@@ -98,10 +98,10 @@ static texts_t read_texts(void) {
   for (size_t number = 0; number < texts.count; number++) {
     text_t *text = &texts.items[number];
     text->count = read_number();
+    if (text->count > BUFFER_BYTES / 2) fail("a request is too long");
     text->bytes = malloc(text->count);
-    if (text->count > BUFFER_BYTES / 2) give_up("a request is too long");
     if (fread(text->bytes, 1, text->count, stdin) != text->count)
-      give_up("the requests are cut off");
+      fail("the requests are cut off");
   }
   return texts;
 }
@@ -113,25 +113,26 @@ static void end(connection_t *connection) {
   if (connection->number >= 0) {
     connection->number = -1;
     under_way_count--;
-    free_ones[free_count++] = connection - connections;
+    free_indexes[free_count++] = connection - connections;
   }
 }
 
 static void watch(connection_t *connection, uint32_t events, int operation) {
   struct epoll_event event = {.events = events, .data.ptr = connection};
-  if (epoll_ctl(poll_fd, operation, connection->socket, &event)) give_up("no events");
+  if (epoll_ctl(poll_fd, operation, connection->socket, &event)) fail("no events");
 }
 
 static void open_one(connection_t *connection) {
   int yes = 1;
   connection->socket = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-  if (connection->socket < 0) give_up("no socket");
+  if (connection->socket < 0) fail("no socket");
   setsockopt(connection->socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
   connection->is_open = 0;
   if (connect(connection->socket, (struct sockaddr *)&address, sizeof address) &&
       errno != EINPROGRESS)
-    give_up("no connection");
-  watch(connection, EPOLLOUT, EPOLL_CTL_ADD);
+    end(connection);
+  else
+    watch(connection, EPOLLOUT, EPOLL_CTL_ADD);
 }
 
 static void send_request(connection_t *connection) {
@@ -146,17 +147,17 @@ static void send_request(connection_t *connection) {
     end(connection);
   /* The kernel takes far more than one request for a connection on which nothing else waits. */
   else if (sent != end_of_request - request)
-    give_up("a request was cut in two");
+    fail("a request was cut in two");
 }
 
 static void arrive(int64_t number, double at_s) {
   connection_t *connection;
   outcomes[number].is_late = at_s - (begun_at_s + number / requests_per_s) > LATE_S;
   if (!free_count) {
-    outcomes[number].what = GIVEN_UP;
+    outcomes[number].remark = GIVEN_UP;
     return;
   }
-  connection = &connections[free_ones[--free_count]];
+  connection = &connections[free_indexes[--free_count]];
   connection->number = number;
   connection->received_count = 0;
   under_way_count++;
@@ -174,7 +175,7 @@ static int note_answer(connection_t *connection, double at_s) {
   if (!body) return 0;
   *body = 0;
   length = strcasestr(received, "\r\ncontent-length:");
-  if (!length || connection->received_count < 12) give_up("an answer cannot be read");
+  if (!length || connection->received_count < 12) fail("an answer cannot be read");
   if (received + connection->received_count - (body + 4) < atol(length + 17)) {
     *body = '\r';
     return 0;
@@ -182,7 +183,7 @@ static int note_answer(connection_t *connection, double at_s) {
   outcome_t *outcome = &outcomes[connection->number];
   outcome->took_ms = 1000 * (at_s - (begun_at_s + connection->number / requests_per_s));
   outcome->status = atoi(received + 9);
-  if (strcasestr(received, "\r\nretry-after:")) outcome->what = SAYS_WHEN_AGAIN;
+  if (strcasestr(received, "\r\nretry-after:")) outcome->remark = SAYS_WHEN_AGAIN;
   return 1;
 }
 
@@ -203,14 +204,14 @@ static void take(connection_t *connection) {
     return;
   }
   connection->received_count += count;
-  if (connection->number < 0) give_up("an answer that nobody asked for");
+  if (connection->number < 0) fail("an answer that nobody asked for");
   if (!note_answer(connection, now_s())) {
-    if (connection->received_count == BUFFER_BYTES) give_up("an answer is too long");
+    if (connection->received_count == BUFFER_BYTES) fail("an answer is too long");
     return;
   }
   connection->number = -1;
   under_way_count--;
-  free_ones[free_count++] = connection - connections;
+  free_indexes[free_count++] = connection - connections;
 }
 
 /* Take what has come, and rest through the time that is left: many are read in one look. */
@@ -226,22 +227,23 @@ static void read_until(double until_s) {
 }
 
 int main(int argument_count, char **arguments) {
-  if (argument_count != 6) give_up("five arguments are expected");
+  if (argument_count != 6) fail("five arguments are expected");
   address.sin_family = AF_INET;
   address.sin_port = htons(atoi(arguments[2]));
-  if (inet_pton(AF_INET, arguments[1], &address.sin_addr) != 1) give_up("no address");
+  if (inet_pton(AF_INET, arguments[1], &address.sin_addr) != 1) fail("no address");
   requests_per_s = atof(arguments[3]);
-  int64_t count = requests_per_s * atof(arguments[4]), number = 0;
+  int64_t count = requests_per_s * atof(arguments[4]);
+  int64_t number = 0;
   int64_t connection_count_max = atoll(arguments[5]);
   heads = read_texts();
   tails = read_texts();
   outcomes = calloc(count, sizeof *outcomes);
   connections = calloc(connection_count_max, sizeof *connections);
-  free_ones = calloc(connection_count_max, sizeof *free_ones);
+  free_indexes = calloc(connection_count_max, sizeof *free_indexes);
   for (int64_t one = connection_count_max - 1; one >= 0; one--) {
     connections[one].socket = -1;
     connections[one].number = -1;
-    free_ones[free_count++] = one;
+    free_indexes[free_count++] = one;
   }
   poll_fd = epoll_create1(0);
   begun_at_s = now_s();
@@ -253,6 +255,6 @@ int main(int argument_count, char **arguments) {
   }
   double give_up_at_s = now_s() + ANSWER_S_MAX;
   while (under_way_count && now_s() < give_up_at_s) read_until(now_s() + LOOK_AGAIN_S);
-  if (fwrite(outcomes, sizeof *outcomes, count, stdout) != (size_t)count) give_up("no room");
+  if (fwrite(outcomes, sizeof *outcomes, count, stdout) != (size_t)count) fail("no room");
   return 0;
 }

@@ -1,7 +1,7 @@
 """The load generator that does not wait: orders over HTTP at moments set beforehand.
 
 It is a program in C, `open_load.c`, that takes a compiler: it shares the processors with what it
-measures, and one in Python took a sixth of them to send and to read five times what a shop can do.
+measures, and one in Python takes a sixth of them to send and to read five times what a shop can do.
 An arrival takes a connection that is free, else opens one: a late answer slows no later arrival
 down, as strangers do not wait for each other. Where all connections that there may be are waiting
 for an answer, the arrival is given up and counted as one.
@@ -15,7 +15,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TypedDict
 
-from bench.compiled import compile_c
+from bench.compiled import CannotCompileError, compile_c
+from bench.figures import say
 
 _SOURCE = Path(__file__).with_suffix(".c")
 
@@ -64,11 +65,21 @@ class Second(TypedDict):
     refused_ms: list[float]
 
 
+def can_be_compiled() -> bool:
+    """Compile the generator; whether it is there to be run."""
+    try:
+        compile_c(_SOURCE)
+    except CannotCompileError as error:
+        say(f"  no generator of a flood: {error}")
+        return False
+    return True
+
+
 def run_open_load(job: OpenJob) -> list[Second]:
     """Return what became of each second's arrivals, sent from a process of its own.
 
     Raises:
-        CannotCompileError: there is no C compiler.
+        CannotCompileError: see `can_be_compiled`.
         RuntimeError: the generator failed.
     """
     heads = [_head(job, token) for token in job["tokens"]]
@@ -90,13 +101,13 @@ def run_open_load(job: OpenJob) -> list[Second]:
         raise RuntimeError(message)
     seconds: list[Second] = [_no_arrivals() for _ in range(int(job["duration_s"]) + 1)]
     answers: list[Counter[str]] = [Counter() for _ in seconds]
-    for number, (took_ms, status, is_late, what) in enumerate(
+    for number, (took_ms, status, is_late, remark) in enumerate(
         _OUTCOME.iter_unpack(finished.stdout)
     ):
         due_s = int(number / job["requests_per_s"])
         second = seconds[due_s]
         second["sent_late"] += is_late
-        if what == _GIVEN_UP:
+        if remark == _GIVEN_UP:
             second["given_up"] += 1
             continue
         answers[due_s][str(status) if status else "none"] += 1
@@ -104,7 +115,7 @@ def run_open_load(job: OpenJob) -> list[Second]:
             second["created_ms"].append(round(took_ms, 2))
         elif status:
             second["refused_ms"].append(round(took_ms, 2))
-        if status == HTTPStatus.SERVICE_UNAVAILABLE and what != _SAYS_WHEN_AGAIN:
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and remark != _SAYS_WHEN_AGAIN:
             second["without_retry_after"] += 1
     for second, counted in zip(seconds, answers, strict=True):
         second["answers"] = dict(counted)

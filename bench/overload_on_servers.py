@@ -37,7 +37,7 @@ from bench.figures import bar_line, figure_of, keep, load, machine, quantile, sa
 from bench.flood_bystanders import Bystanders
 from bench.http_load import run_load
 from bench.memory_watch import MemoryWatch
-from bench.open_load import OpenJob, Second, run_open_load
+from bench.open_load import OpenJob, Second, can_be_compiled, run_open_load
 from bench.running_shop import running_processes
 from bench.servers import (
     count_of,
@@ -151,6 +151,9 @@ class LoadedShop:
 
 def run(flood_s: int = FLOOD_S) -> dict[str, Any]:
     """Measure and return the results as JSON."""
+    if not can_be_compiled():
+        message = "the flood takes a C compiler, on Linux"
+        raise RuntimeError(message)
     server = postgresql_server()
     measured_on = versions()
     load_before = load()

@@ -17,8 +17,9 @@ from orderkeep.refusal import Refusal
 # fits the 64 bits of its column.
 AMOUNT_MINOR_MAX = 999_999_999_999
 
-# A shop's prices are few, and each is written again and again.
-_REMEMBERED_AMOUNTS_COUNT = 4096
+# An order's amounts are written half a dozen times, and read as often. So many texts and raw ones
+# take a megabyte.
+_REMEMBERED_AMOUNT_COUNT_MAX = 4096
 
 # An amount in a request. It admits more digits than the limit, which has a code of its own.
 # The end is written `$(?!\n)`: right in Python and in the ECMA dialect that OpenAPI asks for.
@@ -39,6 +40,7 @@ _AMOUNT_TEXT = re.compile(r"(0|[1-9][0-9]{0,14})\.([0-9]{2})")
 _DECIMAL_TEXT = re.compile(r"-?[0-9]{1,64}(\.[0-9]{1,64})?")
 
 
+@lru_cache(_REMEMBERED_AMOUNT_COUNT_MAX)
 def text_of_minor(amount_minor: int) -> str:
     """Return an amount as HTTP shows it: "100.00"."""
     units, hundredths = divmod(abs(amount_minor), 100)
@@ -46,7 +48,7 @@ def text_of_minor(amount_minor: int) -> str:
     return f"{sign}{units}.{hundredths:02d}"
 
 
-@lru_cache(_REMEMBERED_AMOUNTS_COUNT)
+@lru_cache(_REMEMBERED_AMOUNT_COUNT_MAX)
 def raw_of_minor(amount_minor: int) -> msgspec.Raw:
     """Return an amount as a JSON number with two decimals, for msgspec to put in as it stands."""
     return msgspec.Raw(text_of_minor(amount_minor).encode())
@@ -102,7 +104,7 @@ def read_amount_minor(value: object) -> int:
     return _minor_of_decimal(number)
 
 
-@lru_cache(_REMEMBERED_AMOUNTS_COUNT)
+@lru_cache(_REMEMBERED_AMOUNT_COUNT_MAX)
 def _minor_of_decimal(number: Decimal) -> int:
     # A ratio of integers is exact; Decimal's own arithmetic would round at 28 digits.
     numerator, denominator = number.as_integer_ratio()

@@ -35,9 +35,9 @@ ROUTE = EXCHANGE
 QUEUE_OUTBOX = "order.outbox"
 QUEUE_PAYMENT = "payment.order.events"
 
-# Each event comes to both queues, and a process that reads them reads its body once: of so many
-# events, and of those with no more than the lines that nearly all have.
-_REMEMBERED_COUNT = 2048
+# Each event comes to both queues, mostly of one process, where its body need be read only once.
+# Bodies of up to 2 KiB have up to some fifteen lines; all that are remembered take some 10 MB.
+_REMEMBERED_COUNT_MAX = 2048
 _REMEMBERED_BYTES_MAX = 2048
 
 
@@ -123,7 +123,7 @@ def decode(raw: bytes) -> OrderEvent:
     Raises:
         BadMessageError: it cannot be read, or is of a type that is not known.
     """
-    return _read_once(raw) if len(raw) <= _REMEMBERED_BYTES_MAX else _read(raw)
+    return _read_remembered(raw) if len(raw) <= _REMEMBERED_BYTES_MAX else _read(raw)
 
 
 def _read(raw: bytes) -> OrderEvent:
@@ -152,7 +152,7 @@ def _read(raw: bytes) -> OrderEvent:
     )
 
 
-_read_once = lru_cache(_REMEMBERED_COUNT)(_read)
+_read_remembered = lru_cache(_REMEMBERED_COUNT_MAX)(_read)
 
 
 def business_key(body: OrderEvent) -> str | None:  # noqa: ARG001 (the same for every queue)

@@ -73,7 +73,9 @@ async def place_order(
     idempotency_key: IdempotencyKey = None,
 ) -> JsonAnswer[OrderAnswer]:
     """Place an order, once for each key: the token in the body, or the header."""
-    keys = [] if idempotency_key is None else request.headers.getall("Idempotency-Key")
+    # `request.headers` would be built from all that there are, for each order anew.
+    given = [] if idempotency_key is None else request.scope["headers"]
+    keys = [value.decode("latin-1") for name, value in given if name == b"idempotency-key"]
     kind, key = choose_key(token=data.token, headers=keys)
     placed = await order_desk.place(
         OrderRequest(

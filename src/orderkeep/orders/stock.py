@@ -106,7 +106,7 @@ def admit(demands: Sequence[Mapping[str, int]], *, available: Mapping[str, int])
 def take_or_leave(
     demand: Mapping[str, int], *, remaining: dict[str, int], taken: dict[str, int]
 ) -> Verdict:
-    """Decide one demand after others, as `admit` does; where it is accepted, note what it takes.
+    """Take the demand if all of it is there; else say what is short, and take nothing.
 
     Args:
         remaining: What is left of each SKU; made less.

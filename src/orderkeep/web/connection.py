@@ -40,16 +40,19 @@ PIPELINED_COUNT_MAX = 16
 
 # All of a head, if nothing in it is unclear: its method, path, length and request id. Headers that
 # decide where the request ends, or what becomes of the connection, are taken in one spelling each,
-# and the two that are read once at most. No quantifier can give back what it took and match again,
-# so that whatever is sent is read once.
+# and those two that are read once at most: `(?(3)(?!))` fails if group 3 has matched before. What a
+# header holds is never given back, so that whatever is sent is read once.
 _CLEAR_HEAD = re.compile(
     rb"""
-    (GET|POST|PUT|PATCH|DELETE)[ ](/[A-Za-z0-9/._~-]*+)(?:[?][!-~]*+)?[ ]HTTP/1[.]1
+    (?P<method>GET|POST|PUT|PATCH|DELETE)[ ]
+    (?P<path>/[A-Za-z0-9/._~-]*+)(?:[?][!-~]*+)?[ ]HTTP/1[.]1
     (?:\r\n(?:
-        (?(3)(?!))(?i:content-length):[ ]?([0-9]{1,9})(?=\r\n)
-        | (?(4)(?!))(?i:x-request-id):[ ]?([!-~]*+)(?=\r\n)
+        (?(3)(?!))(?i:content-length):[ ]?(?P<length>[0-9]{1,9})(?=\r\n)
+        | (?(4)(?!))(?i:x-request-id):[ ]?(?P<id>[!-~]*+)(?=\r\n)
         | (?i:connection:[ ]keep-alive)(?=\r\n)
-        | (?![CETUXcetux](?i:onnection|ontent-length|xpect|ransfer-encoding|pgrade|-request-id))
+        | # any other one, but none whose name begins like those that decide
+          (?![CEPTUXceptux]
+             (?i:onnection|ontent-length|xpect|roxy-connection|ransfer-encoding|pgrade|-request-id))
           [!#-'*+.0-9A-Z^-z|~-]++:[\t -~\x80-\xff]*+
     ))*
     \r\n\r\n
@@ -245,10 +248,10 @@ class BoundedConnection(HttpToolsProtocol):
         door = self.door
         if door is None or door.is_open_to_all(len(self.tasks)) or not self._may_answer():
             return False
-        head = _CLEAR_HEAD.match(data)
+        head = _CLEAR_HEAD.match(data) if len(data) <= HEAD_BYTES_MAX else None
         if head is None:
             return False
-        method, path, length, request_id = head.groups()
+        method, path, length, request_id = head.group("method", "path", "length", "id")
         if len(data) - head.end() != int(length or 0) or door.lets_in(
             method.decode(), path.decode(), in_hand_count=len(self.tasks)
         ):

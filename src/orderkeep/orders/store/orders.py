@@ -275,6 +275,7 @@ def _line(row: Row) -> OrderLine:
 
 def _order_values(order: Order) -> Mapping[str, Value]:
     receiver = order.receiver
+    # Of what is there only what has a column is looked at: not the lines, nor the receiver.
     return {
         **asdict(order),
         "receiver_name": None if receiver is None else receiver.name,

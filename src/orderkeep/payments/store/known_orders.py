@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
-from sqlalchemy import and_, bindparam, or_, select
+from sqlalchemy import and_, bindparam, false, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from orderkeep.contracts.order_status import Status
@@ -38,22 +38,29 @@ _FIND_ORDER = Statement(
     select(PAYMENT_ORDERS).where(PAYMENT_ORDERS.c.order_no == bindparam("order_no")).limit(1)
 )
 
-# A row must be there before it can be locked; without an event it is only a counter.
-_ENSURE_ORDER = RowStatement(
+# A row must be there to be locked; without an event it is only a counter. One that is there is
+# locked by the conflict, though nothing is changed in it (PostgreSQL, INSERT, "ON CONFLICT DO
+# UPDATE": all rows are locked, also those that the WHERE leaves as they are). Whoever locks rows of
+# this table does it so, in one pass and in the order of the numbers: two passes, first over those
+# that are missing, would wait for one another.
+_LOCK_ORDER = RowStatement(
     insert(PAYMENT_ORDERS)
     .values(
         order_no=row_value("order_no", PAYMENT_ORDERS.c.order_no.type),
         event_seq=0,
         updated_at=row_value("updated_at", PAYMENT_ORDERS.c.updated_at.type),
     )
-    .on_conflict_do_nothing(index_elements=["order_no"])
+    .on_conflict_do_update(
+        index_elements=["order_no"],
+        set_={"event_seq": PAYMENT_ORDERS.c.event_seq},
+        where=false(),
+    )
 )
-_LOCK_ORDERS = Statement(
+_FIND_ORDERS = Statement(
     select(PAYMENT_ORDERS)
     .where(is_any_of(PAYMENT_ORDERS.c.order_no, "order_nos"))
     .order_by(PAYMENT_ORDERS.c.order_no)
     .limit(_LOCKED_ORDERS_MAX)
-    .with_for_update(key_share=True)
 )
 
 _insert_told = insert(PAYMENT_ORDERS).values(
@@ -72,7 +79,6 @@ _is_news = or_(
         PAYMENT_ORDERS.c.expires_at < _new.expires_at,
     ),
 )
-# A row that is there is locked, whether what comes is news or not.
 _NOTE_ORDER = RowStatement(
     _insert_told.on_conflict_do_update(
         index_elements=["order_no"],
@@ -110,9 +116,9 @@ async def lock_orders(
     """
     in_order = sorted(set(order_nos))
     await transaction.execute_rows(
-        _ENSURE_ORDER, [{"order_no": order_no, "updated_at": now} for order_no in in_order]
+        _LOCK_ORDER, [{"order_no": order_no, "updated_at": now} for order_no in in_order]
     )
-    rows = await transaction.fetch_all(_LOCK_ORDERS, order_nos=in_order)
+    rows = await transaction.fetch_all(_FIND_ORDERS, order_nos=in_order)
     orders = [_order(row) for row in rows]
     return {order.order_no: order for order in orders if order is not None}
 
@@ -120,7 +126,7 @@ async def lock_orders(
 async def note_orders(
     transaction: Transaction, orders: Sequence[KnownOrder], *, now: Instant
 ) -> set[str]:
-    """Lock the orders' rows and note what events told, in one statement.
+    """Lock the orders' rows and note what events told, in one pass in the order of their numbers.
 
     Args:
         orders: No two have one number.
