@@ -26,6 +26,9 @@ Why = Annotated[
 # Wide enough for every table: where nobody looks, no column is cut or folded.
 _UNBOUNDED_WIDTH = 10_000
 
+# Message ids have 36 characters, moments 27, order numbers 28.
+_WHOLE_LENGTH_MAX = 40
+
 
 def examples(*lines: str) -> str:
     """Return the lines as the end of a help text: each on a line of its own."""
@@ -93,13 +96,17 @@ def print_table(
         title: Stands above, if given.
         numbers: Columns whose values stand at the right.
     """
+    from rich.measure import Measurement
+
     console = answer_console()
-    table = _table(columns, is_terminal=console.is_terminal, numbers=numbers)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+    cells = [[_cell(value) for value in row] for row in rows]
+    table = _table(columns, cells, is_terminal=console.is_terminal, numbers=numbers)
     if title is not None:
         print_text(title)
     if console.is_terminal:
+        # What must stay whole makes lines run over where there is no room for them.
+        needed = Measurement.get(console, console.options.update(width=_UNBOUNDED_WIDTH), table)
+        console.width = max(console.width, needed.minimum)
         console.print(table)
         return
     with console.capture() as captured:
@@ -190,7 +197,13 @@ def _cell(value: object) -> str:
     return "" if value is None else escape(printable(value))
 
 
-def _table(columns: Sequence[str], *, is_terminal: bool, numbers: Sequence[str]) -> "Table":
+def _table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    is_terminal: bool,
+    numbers: Sequence[str],
+) -> "Table":
     from rich import box
     from rich.table import Table
 
@@ -200,9 +213,15 @@ def _table(columns: Sequence[str], *, is_terminal: bool, numbers: Sequence[str])
         show_edge=False,
         header_style="bold",
     )
-    for name in columns:
+    for place, name in enumerate(columns):
+        # An id or a moment in two halves cannot be copied into the next command.
+        is_whole = all(
+            len(row[place]) <= _WHOLE_LENGTH_MAX and " " not in row[place] for row in rows
+        )
         justify = "right" if name in numbers else "left"
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]  # reason: one of the two words
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=is_whole)  # type: ignore[arg-type]  # reason: one of the two words
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

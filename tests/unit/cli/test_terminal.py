@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import pytest
 import typer
@@ -31,6 +32,23 @@ def test_a_table_for_a_pipe_has_whole_values_and_no_frame(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines] == [["name", "count"], ["x" * 200, "7"], ["[red]"]]
     assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_on_a_narrow_terminal_ids_and_moments_stay_whole_and_words_fold(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "50")
+    order_no, moment = "0117041032000000000000000006", "2026-11-29T18:32:21.489050Z"
+    words = "many words that need no line of their own"
+
+    terminal.print_table(("order", "made", "title"), [(order_no, moment, words)])
+
+    shown = capsys.readouterr().out
+    assert order_no in shown
+    assert moment in shown
+    assert words not in shown
 
 
 def test_an_escape_sequence_in_a_table_is_written_out(
