@@ -38,8 +38,8 @@ def choose_key(*, token: str | None, headers: Sequence[str]) -> tuple[KeyKind, s
     if not headers:
         raise Refusal(
             "idempotency_key_missing",
-            "Send an Idempotency-Key header, or a token from POST /api/v1/orders/tokens, so that a"
-            " repeated request makes no second order.",
+            "Send an Idempotency-Key header, so that a repeated request takes effect once; for an"
+            " order, a token from POST /api/v1/orders/tokens will do as well.",
         )
     if len(headers) > 1:
         raise Refusal("idempotency_key_ambiguous", "Send one Idempotency-Key header, not several.")

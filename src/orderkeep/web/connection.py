@@ -118,6 +118,8 @@ class BoundedConnection(HttpToolsProtocol):
     # Looks then whether the client has taken enough of what was unsent before.
     _taking: asyncio.TimerHandle | None = None
     _unsent_bytes_count = 0
+    # Nothing more is read of this client, who is still to be answered.
+    _ends_when_answered = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # reason: as uvicorn has it
         super().connection_made(transport)
@@ -143,7 +145,14 @@ class BoundedConnection(HttpToolsProtocol):
             self._taking = None
         super().resume_writing()
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # reason: uvicorn lets go of whoever has said all
+        """Keep the connection of a client that has asked all that it will, until it is answered."""
+        self._ends_when_answered = not self._is_in_message and not self._is_idle()
+        return self._ends_when_answered
+
     def data_received(self, data: bytes) -> None:
+        if self._ends_when_answered:
+            return
         if not self._is_in_message and self._refuse_at_a_glance(data):
             return
         was_in_message = self._is_in_message
@@ -174,7 +183,10 @@ class BoundedConnection(HttpToolsProtocol):
             super().send_400_response(msg)
         else:
             # It would pass for the answer to an earlier request, or stand in the middle of one.
-            self.transport.close()
+            # What was asked between the two has not begun, and never will.
+            self._ends_when_answered = True
+            self.pipeline.clear()
+            self.transport.pause_reading()
         self._bound_taking()
 
     def on_message_begin(self) -> None:
@@ -183,6 +195,11 @@ class BoundedConnection(HttpToolsProtocol):
         self._is_refused = False
         self._close_within(REQUEST_ARRIVAL_S)
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Blanks around a value are no part of it (RFC 9110, section 5.5); the parser leaves the
+        # ones behind it.
+        super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         self._is_in_head = False
@@ -217,12 +234,15 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        is_last = self._ends_when_answered and not self.pipeline
         super().on_response_complete()
         if not self._is_in_message and not self.pipeline and self.cycle.response_complete:
             # Nobody asks for it again, and a crowd that waits to ask would hold all of theirs.
             self.cycle = None  # type: ignore[assignment]  # reason: uvicorn has None at first
             self.scope = None  # type: ignore[assignment]  # reason: as above
             self.headers = []
+        if is_last:
+            self.transport.close()
         if self.transport.is_closing():
             self._bound_taking()
 
