@@ -69,7 +69,7 @@ async def get_payment_case(case_id: FromPath[str], case_desk: Cases) -> PaymentC
 
 @post(
     "/admin/payment-cases/{case_id:str}/resolve",
-    opt={"access": "operator"},
+    opt={"access": "operator", "conflicts": True},
     status_code=200,
     tags=["Operators"],
     summary="Resolve a payment case",

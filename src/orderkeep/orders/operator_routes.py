@@ -85,7 +85,12 @@ async def find_orders(  # noqa: PLR0917 (the framework passes each by name)
     )
 
 
-@get("/admin/orders/{order_no:str}", opt=_READ, tags=["Operators"], summary="Show any order")
+@get(
+    "/admin/orders/{order_no:str}",
+    opt={**_READ, "answer_headers": ("ETag",)},
+    tags=["Operators"],
+    summary="Show any order",
+)
 async def get_any_order(
     order_no: FromPath[str], order_desk: Orders, if_none_match: IfNoneMatch = None
 ) -> JsonAnswer[OrderAnswer | None]:
@@ -111,7 +116,7 @@ async def get_any_timeline(order_no: FromPath[str], order_desk: Orders) -> Timel
 
 @post(
     "/admin/orders/{order_no:str}/cancel",
-    opt={**_WRITE, "goes_first": True},
+    opt={**_WRITE, "goes_first": True, "answer_headers": ("ETag",), "conflicts": True},
     status_code=200,
     tags=["Operators"],
     summary="Cancel any unpaid order",
@@ -137,7 +142,12 @@ async def cancel_any_order(
     return JsonAnswer(operator_order_answer(order), headers={"ETag": version_tag(order.version)})
 
 
-@put("/admin/skus/{sku_id:str}", opt=_WRITE, tags=["Operators"], summary="Write a SKU")
+@put(
+    "/admin/skus/{sku_id:str}",
+    opt={**_WRITE, "conflicts": True},
+    tags=["Operators"],
+    summary="Write a SKU",
+)
 async def put_sku(
     request: BuyerRequest,
     sku_id: FromPath[str],
@@ -168,7 +178,7 @@ async def get_stocked_sku(sku_id: FromPath[str], catalogue_desk: Catalogue) -> S
 
 @post(
     "/admin/skus/{sku_id:str}/stock-movements",
-    opt=_WRITE,
+    opt={**_WRITE, "conflicts": True, "required_header": "Idempotency-Key"},
     tags=["Operators"],
     summary="Move stock",
 )

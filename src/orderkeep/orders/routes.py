@@ -62,7 +62,13 @@ async def issue_token(request: BuyerRequest, order_desk: Orders) -> TokenAnswer:
 
 @post(
     "/orders",
-    opt={**_USER, "goes_last": True, "is_asked_most": True},
+    opt={
+        **_USER,
+        "goes_last": True,
+        "is_asked_most": True,
+        "answer_headers": ("Location", "ETag", "Idempotent-Replayed"),
+        "conflicts": True,
+    },
     tags=["Orders"],
     summary="Place an order",
 )
@@ -103,7 +109,12 @@ async def place_order(
     return JsonAnswer(order_answer(placed.order), headers=headers)
 
 
-@get("/orders/{order_no:str}", opt=_USER, tags=["Orders"], summary="Show an order")
+@get(
+    "/orders/{order_no:str}",
+    opt={**_USER, "answer_headers": ("ETag",)},
+    tags=["Orders"],
+    summary="Show an order",
+)
 async def get_order(
     request: BuyerRequest,
     order_no: FromPath[str],
@@ -138,7 +149,7 @@ async def list_orders(
 
 @post(
     "/orders/{order_no:str}/cancel",
-    opt={**_USER, "goes_first": True},
+    opt={**_USER, "goes_first": True, "answer_headers": ("ETag",), "conflicts": True},
     status_code=200,
     tags=["Orders"],
     summary="Cancel an order",

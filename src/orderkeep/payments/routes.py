@@ -81,7 +81,7 @@ class NotificationAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 @post(
     "/payments",
-    opt={**USER, "goes_first": True},
+    opt={**USER, "goes_first": True, "conflicts": True},
     responses={200: ResponseSpec(PaymentAnswer, description="The one that is open already")},
     tags=["Payments"],
     summary="Open a payment",

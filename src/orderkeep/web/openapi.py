@@ -31,6 +31,14 @@ stable `code`. Amounts are strings with two decimals, times are RFC 3339 in UTC.
 """
 
 _PROBLEM_RESPONSE = {"$ref": "#/components/responses/Problem"}
+_ANSWER_HEADERS: Mapping[str, Json] = {
+    name: {"description": description, "schema": {"type": "string"}}
+    for name, description in {
+        "Location": "Where it is found from now on.",
+        "ETag": "Its version, in quotes, as `If-Match` and `If-None-Match` take it.",
+        "Idempotent-Replayed": "`true` where the key had made the order before; else left out.",
+    }.items()
+}
 _IDENTIFIER_SCHEMA = {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"}
 
 
@@ -82,6 +90,7 @@ def openapi_json(
         for method in handler.http_methods:
             operation = document["paths"][route.path_format][method.lower()]
             _complete(operation, rules=_rules_of(handler))
+            _add_declared(operation, option=handler.opt)
     components = document["components"]
     components["schemas"].update(_exact_schemas(documented))
     components["schemas"]["Problem"] = _problem_schema()
@@ -162,6 +171,29 @@ def _complete(operation: Json, *, rules: RouteRules) -> None:
     for status in _error_statuses(rules, has_parameters="parameters" in operation):
         responses.setdefault(str(status), _PROBLEM_RESPONSE)
     responses["default"] = _PROBLEM_RESPONSE
+
+
+def _add_declared(operation: Json, *, option: Mapping[str, Any]) -> None:
+    """Add what a handler declares for the document alone.
+
+    Args:
+        option: `answer_headers` of its success, `conflicts` where it may answer 409, and
+            `required_header` where it does nothing without one.
+    """
+    responses: Json = operation["responses"]
+    headers = {name: _ANSWER_HEADERS[name] for name in option.get("answer_headers", ())}
+    if headers:
+        success = next(status for status in responses if status.startswith("2"))
+        responses[success]["headers"] = headers
+    if option.get("conflicts"):
+        responses["409"] = _PROBLEM_RESPONSE
+    given = {one["name"]: one for one in operation.get("parameters", [])}
+    if "If-Match" in given:
+        responses["412"] = _PROBLEM_RESPONSE
+    if "If-None-Match" in given:
+        responses["304"] = {"description": "It is of that version still", "headers": headers}
+    if "required_header" in option:
+        given[option["required_header"]]["required"] = True
 
 
 def _limit(parameter: Json, *, rules: RouteRules) -> None:

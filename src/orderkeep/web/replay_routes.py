@@ -80,7 +80,7 @@ async def replay_dead_letters(
 
 @post(
     "/admin/dead-letters/{letter_id:str}/replay",
-    opt=_WRITE,
+    opt={**_WRITE, "conflicts": True},
     status_code=200,
     tags=["Operations"],
     summary="Send an edited message in a dead letter's place",

@@ -2,11 +2,14 @@
 
 import json
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
+from litestar import get, post
+from litestar.params import HeaderParameter
 
+from orderkeep.web.openapi import openapi_json
 from orderkeep.web.problems import KINDS
 from tests.unit.web.small_shop import Shop
 
@@ -56,6 +59,40 @@ def test_an_operation_tells_which_errors_it_has(document: dict) -> None:
     assert place["responses"]["422"] == {"$ref": "#/components/responses/Problem"}
     problem = document["components"]["responses"]["Problem"]
     assert list(problem["content"]) == ["application/problem+json"]
+
+
+def test_an_operation_tells_what_its_handler_declares_for_the_document() -> None:
+    @post(
+        "/crates",
+        opt={
+            "access": "user",
+            "answer_headers": ("Location", "ETag"),
+            "conflicts": True,
+            "required_header": "Idempotency-Key",
+        },
+    )
+    async def make_crate(
+        key: Annotated[str | None, HeaderParameter(name="Idempotency-Key")] = None,
+        version: Annotated[str | None, HeaderParameter(name="If-Match")] = None,
+    ) -> None: ...
+
+    @get("/crates", opt={"access": "user", "answer_headers": ("ETag",)})
+    async def show_crate(
+        version: Annotated[str | None, HeaderParameter(name="If-None-Match")] = None,
+    ) -> None: ...
+
+    document = json.loads(openapi_json([make_crate, show_crate], dependencies={}, version="9.8.7"))
+
+    make, show = document["paths"]["/crates"]["post"], document["paths"]["/crates"]["get"]
+    assert set(make["responses"]["201"]["headers"]) == {"Location", "ETag"}
+    assert {"409", "412"} <= set(make["responses"])
+    assert {one["name"]: one["required"] for one in make["parameters"]} == {
+        "Idempotency-Key": True,
+        "If-Match": False,
+    }
+    assert set(show["responses"]["200"]["headers"]) == {"ETag"}
+    assert set(show["responses"]["304"]["headers"]) == {"ETag"}
+    assert not {"409", "412"} & set(show["responses"])
 
 
 def test_a_parameter_has_its_limits(document: dict) -> None:
