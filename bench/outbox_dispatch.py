@@ -132,7 +132,7 @@ async def peer_round(database: Database, broker: Broker, outbox: Outbox) -> floa
         assert published.result is PublishResult.CONFIRMED
 
         async def mark_sent(transaction: Transaction, row_id: int = row.id) -> None:
-            await reading.settle_sent(transaction, [row_id], now=await transaction.now())
+            await reading.settle_sent(transaction, [row_id])
 
         await database.transact(mark_sent)
     return time.perf_counter() - started_at_s

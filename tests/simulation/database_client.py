@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from orderkeep.database.statement import Statement
 from orderkeep.database.transaction import (
     CommitUnknownError,
+    Parameter,
     ReadTransaction,
+    Row,
     StoreBusyError,
     StoreUnavailableError,
     Transaction,
@@ -165,18 +168,24 @@ class SimulatedSession:
             else:
                 return answer
 
-    async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
-        """Run the work on this connection."""
+    async def execute(self, statement: Statement, **parameters: Parameter) -> int:
+        """Run the statement on this connection."""
+        return await self.transact(lambda transaction: transaction.execute(statement, **parameters))
+
+    async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
+        """Run the statement on this connection."""
         self._check()
         if self._database._faults.happens("session-lost"):
             self.lose()
         try:
-            answer = await self._database.read(work)
+            rows = await self._database.read(
+                lambda transaction: transaction.fetch_all(statement, **parameters)
+            )
             self._check()
         except StoreUnavailableError:
             self.lose()
             raise
-        return answer
+        return rows
 
     async def close(self) -> None:
         """End the connection, and with it every lock."""

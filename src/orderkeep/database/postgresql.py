@@ -20,6 +20,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orderkeep.database.connection_pool import ConnectionPool
 from orderkeep.database.in_hand import InHand
+from orderkeep.database.postgresql_commit import (
+    ASKED_AGAIN_TRIES_MAX,
+    AskedAgainError,
+    ConnectionEndedError,
+    KeyTakenError,
+    commit_work,
+    read_work,
+)
 from orderkeep.database.postgresql_connection import (
     PostgresLimits,
     begin,
@@ -29,14 +37,6 @@ from orderkeep.database.postgresql_connection import (
 )
 from orderkeep.database.postgresql_pooler import refuse_transaction_pooler
 from orderkeep.database.postgresql_session import PostgresSession, opened_session
-from orderkeep.database.postgresql_transaction import (
-    ASKED_AGAIN_TRIES_MAX,
-    AskedAgainError,
-    ConnectionEndedError,
-    KeyTakenError,
-    commit_work,
-    read_work,
-)
 from orderkeep.database.retries import run_again
 from orderkeep.database.transaction import ReadTransaction, Transaction
 

@@ -45,7 +45,7 @@ class PostgresLimits:
 
     Attributes:
         connect_s: A new connection, from the first packet to the first statement.
-        statement_s: A statement of a transaction that may write.
+        statement_s: A statement of a transaction that may write, or of a session.
         read_statement_s: A statement on a snapshot: `verify` reads whole tables.
         lock_s: The wait for one lock; it holds others meanwhile.
         idle_in_transaction_s: A pause between two statements: only a process that was stopped or
@@ -128,6 +128,11 @@ async def set_limits(
     settings = _settings(limits)
     if is_session:
         settings["idle_session_timeout"] = _milliseconds(limits.idle_session_s)
+        # What its statements are by themselves no BEGIN says.
+        settings |= {
+            "default_transaction_isolation": "read committed",
+            "default_transaction_read_only": "off",
+        }
         # While the server has not counted the rows (a new table, a sudden crowd) it takes them for
         # few, and sorting all of them for cheaper than an index: a hundred times slower with fifty
         # thousand, just when there is most to do.

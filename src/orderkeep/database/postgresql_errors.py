@@ -72,6 +72,20 @@ def is_rolled_back(error: BaseException) -> bool:
     return state in _TRY_AGAIN or state.startswith(_CONSTRAINT_CLASS)
 
 
+def is_refused(error: BaseException, *, is_closed: bool) -> bool:
+    """Return whether a statement that is a transaction of its own certainly changed nothing.
+
+    So it is where the server says what is wrong with it and goes on. Its time is not counted any
+    more once it commits, and who is stopped while it waits for a replica is warned, not failed.
+
+    Args:
+        is_closed: The connection says that it is closed.
+    """
+    return isinstance(error, asyncpg.PostgresError) and not is_end_of_connection(
+        error, is_closed=is_closed
+    )
+
+
 def translated(error: BaseException, *, is_closed: bool = False) -> BaseException:
     """Return the error as the port knows it, or itself if it is none of the database's.
 

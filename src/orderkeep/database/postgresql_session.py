@@ -10,33 +10,35 @@ share. Each computes its own share from what it sees; two that see different thi
 only leave a part untaken, or one asks for it in vain, until they ask again.
 
 A crash ends the connection, and with it the locks. The answer to a COMMIT that is lost leaves open
-what happened, as everywhere: see `postgresql_transaction.py`.
+what happened, as everywhere: see `postgresql_commit.py`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 from zlib import crc32
 
 from orderkeep.database.in_hand import InHand
+from orderkeep.database.postgresql_commit import (
+    ASKED_AGAIN_TRIES_MAX,
+    AskedAgainError,
+    commit_alone,
+    commit_work,
+    read_alone,
+)
 from orderkeep.database.postgresql_connection import (
     PostgresLimits,
     begin,
-    begin_read,
     end_connection,
     set_limits,
 )
 from orderkeep.database.postgresql_errors import DRIVER_ERRORS, said_by
 from orderkeep.database.postgresql_pooler import POOLER_WORDS
-from orderkeep.database.postgresql_transaction import (
-    ASKED_AGAIN_TRIES_MAX,
-    AskedAgainError,
-    commit_work,
-    read_work,
-)
 from orderkeep.database.retries import run_again
+from orderkeep.database.statement import Statement
 from orderkeep.database.transaction import (
-    ReadTransaction,
+    Parameter,
+    Row,
     StoreUnavailableError,
     Transaction,
     TransactionPoolerError,
@@ -120,9 +122,13 @@ class PostgresSession:
         """Run the work on this connection, again only where the database asks for it."""
         return await self._in_hand.run(self._transact(work))
 
-    async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
-        """Run the work on a snapshot of this connection."""
-        return await self._in_hand.run(self._read(work))
+    async def execute(self, statement: Statement, **parameters: Parameter) -> int:
+        """Run the statement on this connection, again only where the database asks for it."""
+        return await self._in_hand.run(self._execute(statement, parameters))
+
+    async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
+        """Run the statement on this connection."""
+        return await self._in_hand.run(self._fetch_all(statement, parameters))
 
     async def close(self) -> None:
         """End the connection, and with it every lock."""
@@ -140,21 +146,32 @@ class PostgresSession:
                 answer_s=self._limits.answer_s,
             )
 
+        return await self._run_again(attempt)
+
+    async def _execute(self, statement: Statement, parameters: Mapping[str, Parameter]) -> int:
+        async def attempt() -> int:
+            self._check()
+            return await commit_alone(
+                self._connection, statement, parameters, answer_s=self._limits.answer_s
+            )
+
+        return await self._run_again(attempt)
+
+    async def _fetch_all(
+        self, statement: Statement, parameters: Mapping[str, Parameter]
+    ) -> list[Row]:
+        async with self._turn:
+            self._check()
+            return await read_alone(
+                self._connection, statement, parameters, answer_s=self._limits.answer_s
+            )
+
+    async def _run_again(self, attempt: Callable[[], Awaitable[T]]) -> T:
         async with self._turn:
             return await run_again(
                 attempt,
                 tries_max={AskedAgainError: ASKED_AGAIN_TRIES_MAX},
                 draw_jitter=self._draw_jitter,
-            )
-
-    async def _read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
-        async with self._turn:
-            self._check()
-            return await read_work(
-                self._connection,
-                work,
-                begin=begin_read(self._limits, is_pooled=False),
-                answer_s=self._limits.read_answer_s,
             )
 
     async def _hold_share(self, name: str, *, part_count: int) -> frozenset[int]:

@@ -1,88 +1,48 @@
-"""One transaction on one connection to PostgreSQL: its statements, its commit, and how it fails.
-
-Invariant: COMMIT is sent once for a transaction. Up to there an error leaves nothing behind, and
-the work may be run again; an error in place of the answer to COMMIT leaves open what happened, and
-is said to.
+"""One transaction on one connection to PostgreSQL: its statements, and when each of them is sent.
 
 At most one statement is under way. `execute_rows` returns once its statement is sent; the next one
-waits for the answer before it is sent, and COMMIT waits for it too. So what a statement breaks is
-raised at the next one or at the end of the work, and never after COMMIT.
-
-A crash before the commit leaves nothing: the server rolls back when the connection ends. One after
-it, before the answer, leaves all of it: callers tell the two apart by their own keys.
+waits for the answer before it is sent, and COMMIT waits for it too. Plain inserts of few rows are
+not even sent: they wait for others, and leave with them as one statement before anything else does.
+So what a statement breaks is raised at a later one or at the end of the work, and never after
+COMMIT; and nothing is committed without what was kept.
 
 That a work awaits nothing but its transaction is held by the embedded engine, which runs the same
 works in the same tests; here a foreign wait would hold locks, up to the idle limit of the server.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import asyncpg
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.engine.interfaces import Dialect
 
 from orderkeep.database.bulk import for_all_rows
-from orderkeep.database.postgresql_errors import (
-    DRIVER_ERRORS,
-    is_asked_again,
-    is_end_of_connection,
-    is_rolled_back,
-    said_by,
-    translated,
-)
+from orderkeep.database.joined_inserts import is_plain_insert, joined
 from orderkeep.database.statement import (
     CompiledStatement,
     DatabaseNow,
     RowStatement,
     Statement,
 )
-from orderkeep.database.transaction import (
-    CommitUnknownError,
-    ConstraintViolatedError,
-    Parameter,
-    ReadTransaction,
-    Row,
-    StoreUnavailableError,
-    Transaction,
-    Value,
-)
-from orderkeep.failure_points import reach
+from orderkeep.database.transaction import Parameter, Row, Value
 from orderkeep.instant import Instant
 
 if TYPE_CHECKING:
     from orderkeep.database.postgresql_connection import Connection
 
-T = TypeVar("T")
-
 _DIALECT: Dialect = asyncpg_dialect.dialect()  # type: ignore[no-untyped-call]  # theirs
 
 _NOW = Statement(select(DatabaseNow().label("now")))
 
-# Of transactions that stand in each other's way one always gets through, so each try has a fair
-# chance; ten in a row fail only where something is wrong.
-ASKED_AGAIN_TRIES_MAX = 10
+# Inserts of so few rows cost less than their round trips. Of more the next statement's rows are
+# made while the database works on the last.
+_FEW_ROWS_MAX = 32
 
-# A rollback writes nothing: a server that does not answer it so soon is given up.
-_ROLLBACK_S_MAX = 2.0
-
-
-class AskedAgainError(StoreUnavailableError):
-    """The database rolled back the transaction and asks for it again."""
-
-
-class KeyTakenError(ConstraintViolatedError):
-    """A row with the same unique key is there; it may have come while the work was running.
-
-    Then the work looked before it was there, and would find it now.
-    """
-
-
-class ConnectionEndedError(StoreUnavailableError):
-    """The connection ended before COMMIT was sent: nothing was committed."""
+# So many are sent at the latest: of longer statements the driver keeps none prepared (15 kB).
+_KEPT_COUNT_MAX = 8
 
 
 class PostgresTransaction:
@@ -98,6 +58,8 @@ class PostgresTransaction:
         self._answer_s = answer_s
         self.callbacks: list[Callable[[], None]] = []
         self._under_way: asyncio.Task[str] | None = None
+        # Inserts of few rows each that are not sent yet, in their order.
+        self._kept: list[tuple[str, Sequence[Any]]] = []
 
     async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
         """Return every row that the statement yields."""
@@ -130,21 +92,27 @@ class PostgresTransaction:
         status = await self._connection.execute(
             compiled.sql, *_values(compiled, parameters), timeout=self._answer_s
         )
-        # Such as "UPDATE 3" or "INSERT 0 3"; what changes no rows has no number.
-        count = status.rpartition(" ")[2]
-        return int(count) if count.isdecimal() else 0
+        return _changed_count(status)
 
     async def execute_rows(
         self, statement: RowStatement, rows: Sequence[Mapping[str, Value]]
     ) -> None:
-        """Send the statement for all rows at once; see above for when it fails."""
+        """Send the statement for all rows at once, few of them later; see above."""
         if not rows:
             return
-        compiled = statement.at_once(for_all_rows).compiled_for(_DIALECT)
-        columns = _columns(compiled, rows)
-        await self.answered()
+        written = _written(statement, rows)
+        if is_plain_insert(statement.compiled_for(_DIALECT).sql):
+            self._kept.append(written)
+            if len(rows) <= _FEW_ROWS_MAX and len(self._kept) < _KEPT_COUNT_MAX:
+                return
+            await self._let_answer()
+            sql, values = self._joined()
+            self._kept.clear()
+        else:
+            await self.answered()
+            sql, values = written
         self._under_way = asyncio.create_task(
-            self._connection.execute(compiled.sql, *columns, timeout=self._answer_s)
+            self._connection.execute(sql, *values, timeout=self._answer_s)
         )
         # In the next turn of the loop the driver writes it, at whose end uvloop sends it. Without
         # these two it would leave only once the work waits for something.
@@ -157,17 +125,32 @@ class PostgresTransaction:
         """Run the statement for all rows at once and return what it yields."""
         if not rows:
             return []
-        compiled = statement.at_once(for_all_rows).compiled_for(_DIALECT)
-        columns = _columns(compiled, rows)
+        sql, values = _written(statement, rows)
         await self.answered()
-        yielded = await self._connection.fetch(compiled.sql, *columns, timeout=self._answer_s)
+        yielded = await self._connection.fetch(sql, *values, timeout=self._answer_s)
         return cast("list[Row]", yielded)  # a Record is a Mapping in all but name
 
     async def answered(self) -> None:
+        """Wait for the answers to all statements so far, and send first what was kept.
+
+        What has failed stays, and fails whatever comes after it.
+        """
+        await self._let_answer()
+        if self._kept:
+            sql, values = self._joined()
+            await self._connection.execute(sql, *values, timeout=self._answer_s)
+            self._kept.clear()
+
+    async def _let_answer(self) -> None:
         """Wait for the answer to the statement that is under way, if one is."""
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            await under_way
+        if self._under_way is not None:
+            await self._under_way
+            self._under_way = None
+
+    def _joined(self) -> tuple[str, Sequence[Any]]:
+        """Return what is kept as one statement, and its values."""
+        sql = joined(tuple(sql for sql, _ in self._kept))
+        return sql, [value for _, values in self._kept for value in values]
 
     async def let_go(self) -> None:
         """Wait until no statement is under way, whatever became of the last one."""
@@ -184,150 +167,22 @@ class PostgresTransaction:
         self.callbacks.append(callback)
 
 
-async def commit_work(
-    connection: "Connection",
-    work: Callable[[Transaction], Awaitable[T]],
-    *,
-    begin: str,
-    answer_s: float,
-) -> T:
-    """Run the work in a transaction on the connection, commit it, and return its answer.
-
-    Once this has raised, the connection is either out of the transaction or closed.
-
-    Raises:
-        AskedAgainError: nothing was committed; the database asks for the same again.
-        ConnectionEndedError: nothing was committed; another connection may do.
-        CommitUnknownError: the answer to COMMIT did not come.
-        StoreUnavailableError: nothing was committed.
-        ConstraintViolatedError: nothing was committed.
-    """
-    transaction = PostgresTransaction(connection, answer_s=answer_s)
-    try:
-        await _begin_to_write(connection, begin, answer_s=answer_s)
-        answer = await work(transaction)
-        await transaction.answered()
-        reach("database.before_commit")
-    except BaseException as error:  # noqa: BLE001 (rolled back, and raised by its right name)
-        await _let_go(transaction, connection, after=error)
-        await _roll_back(connection, after=error)
-        _raise(error, connection)
-    await _commit(connection, answer_s=answer_s)
-    reach("database.after_commit")
-    for callback in transaction.callbacks:
-        # Called before whoever waits for the answer goes on; and what one of them raises is not
-        # the transaction's, which is committed.
-        asyncio.get_running_loop().call_soon(callback)
-    return answer
+def _changed_count(status: str) -> int:
+    # Such as "UPDATE 3" or "INSERT 0 3"; what changes no rows has no number.
+    count = status.rpartition(" ")[2]
+    return int(count) if count.isdecimal() else 0
 
 
-async def read_work(
-    connection: "Connection",
-    work: Callable[[ReadTransaction], Awaitable[T]],
-    *,
-    begin: str,
-    answer_s: float,
-) -> T:
-    """Run the work on a snapshot and return its answer.
-
-    Once this has raised, the connection is either out of the transaction or closed.
-
-    Raises:
-        AskedAgainError: the database asks for the same again.
-        ConnectionEndedError: another connection may do.
-        StoreUnavailableError: the database cannot serve now.
-    """
-    try:
-        await connection.execute(begin, timeout=answer_s)
-        answer = await work(PostgresTransaction(connection, answer_s=answer_s))
-    except BaseException as error:  # noqa: BLE001 (rolled back, and raised by its right name)
-        await _roll_back(connection, after=error)
-        _raise(error, connection)
-    # The answer is read: whatever becomes of the connection takes nothing from it.
-    await _roll_back(connection, after=None)
-    return answer
-
-
-async def _begin_to_write(connection: "Connection", begin: str, *, answer_s: float) -> None:
-    try:
-        await connection.execute(begin, timeout=answer_s)
-    except asyncpg.FeatureNotSupportedError as error:
-        # What a server says that has become a replica: another one is the primary now.
-        connection.terminate()
-        message = "the server is a replica, which takes no writes"
-        raise ConnectionEndedError(message) from error
-
-
-async def _commit(connection: "Connection", *, answer_s: float) -> None:
-    if connection.is_closed():
-        message = "the connection to PostgreSQL ended before COMMIT was sent"
-        raise ConnectionEndedError(message)
-    try:
-        status = await connection.execute("COMMIT", timeout=answer_s)
-    except BaseException as error:
-        if is_rolled_back(error):
-            _raise(error, connection)
-        connection.terminate()
-        if not isinstance(error, DRIVER_ERRORS):
-            raise
-        message = f"the answer to COMMIT did not come: {said_by(error)}"
-        raise CommitUnknownError(message) from error
-    if status != "COMMIT":
-        message = "the work went on after one of its statements had failed; nothing is committed"
-        raise RuntimeError(message)
-
-
-async def _let_go(
-    transaction: PostgresTransaction, connection: "Connection", *, after: BaseException
-) -> None:
-    """Have the connection to ourselves again, or end it."""
-    if isinstance(after, asyncio.CancelledError):
-        # What is under way ends with it.
-        connection.terminate()
-    try:
-        await transaction.let_go()
-    except BaseException:
-        connection.terminate()
-        raise
-
-
-async def _roll_back(connection: "Connection", *, after: BaseException | None) -> None:
-    """End the transaction, or the connection."""
-    if connection.is_closed():
-        return
-    is_ended = after is not None and is_end_of_connection(after, is_closed=False)
-    if is_ended or isinstance(after, asyncio.CancelledError):
-        connection.terminate()
-        return
-    try:
-        await connection.execute("ROLLBACK", timeout=_ROLLBACK_S_MAX)
-    except DRIVER_ERRORS:
-        connection.terminate()
-    except BaseException:
-        connection.terminate()
-        raise
-
-
-def _raise(error: BaseException, connection: "Connection") -> NoReturn:
-    """Raise the error as callers of transactions know it."""
-    if not isinstance(error, DRIVER_ERRORS):
-        raise error
-    if is_asked_again(error):
-        message = f"PostgreSQL asks for the transaction again: {said_by(error)}"
-        raise AskedAgainError(message) from error
-    is_closed = connection.is_closed()
-    if is_end_of_connection(error, is_closed=is_closed):
-        message = f"the connection to PostgreSQL ended: {said_by(error)}"
-        raise ConnectionEndedError(message) from error
-    named = translated(error, is_closed=is_closed)
-    if named is error:
-        raise error
-    if isinstance(named, ConstraintViolatedError):
-        # Not with its cause: the details of that are the values of a row, which no log may hold.
-        if isinstance(error, asyncpg.UniqueViolationError):
-            raise KeyTakenError(*named.args) from None
-        raise named from None
-    raise named from error
+def _written(
+    statement: RowStatement, rows: Sequence[Mapping[str, Value]]
+) -> tuple[str, Sequence[Any]]:
+    """Return the SQL text that does the statement for every row, and its values."""
+    if len(rows) == 1:
+        # As it was written: nothing is read from arrays, and an update finds its row by its index.
+        compiled = statement.compiled_for(_DIALECT)
+        return compiled.sql, _values(compiled, rows[0])
+    compiled = statement.at_once(for_all_rows).compiled_for(_DIALECT)
+    return compiled.sql, _columns(compiled, rows)
 
 
 def _values(compiled: CompiledStatement, parameters: Mapping[str, Parameter]) -> Sequence[Any]:

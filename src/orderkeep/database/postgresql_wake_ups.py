@@ -34,8 +34,9 @@ _NOTIFY_SQL = "SELECT pg_notify($1, told.name) FROM unnest($2::text[]) AS told(n
 _ECHO = ""
 _ECHO_S_MAX = 2.0
 
-# At most so often: what comes within it is one wake-up. Far below what anybody notices.
-_SEND_INTERVAL_S = 0.01
+# At most so often: what comes within it is one wake-up. An event waits for as long before it is
+# sent; and each wake-up is a transaction, and a look of every process that hears it.
+_SEND_INTERVAL_S = 0.004
 
 _PAUSE_BASE_S = 0.5
 _PAUSE_MAX_S = 15.0

@@ -296,9 +296,17 @@ class SqliteSession:
         """Run the work as the database does."""
         return await self._database.transact(work)
 
-    async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
-        """Run the work as the database does."""
-        return await self._database.read(work)
+    async def execute(self, statement: Statement, **parameters: Parameter) -> int:
+        """Run the statement in a transaction of the database."""
+        return await self._database.transact(
+            lambda transaction: transaction.execute(statement, **parameters)
+        )
+
+    async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
+        """Run the statement in a look-up of the database."""
+        return await self._database.read(
+            lambda transaction: transaction.fetch_all(statement, **parameters)
+        )
 
     async def close(self) -> None:
         """Leave the file open: it is its owner's to close."""

@@ -102,11 +102,18 @@ class Session(Protocol):
             ConstraintViolatedError: a row broke a rule of the schema; nothing was committed.
         """
 
-    async def read(self, work: Callable[[ReadTransaction], Awaitable[T]]) -> T:
-        """Do as `Database.read`, on this connection.
+    async def execute(self, statement: Statement, **parameters: Parameter) -> int:
+        """Do as `transact` with nothing but this statement; return how many rows it changed.
+
+        Across a network it is one round trip, where a transaction takes three at least.
+        """
+
+    async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
+        """Return every row that the statement yields, on a snapshot of its own.
 
         Raises:
-            StoreUnavailableError: the connection is lost, and with it every lock.
+            StoreUnavailableError: the connection is lost, and with it every lock; or the statement
+                took too long.
         """
 
     async def close(self) -> None:

@@ -29,10 +29,11 @@ from dataclasses import dataclass
 
 import structlog
 from msgspec import Struct
+from sqlalchemy import select
 
+from orderkeep.database.statement import DatabaseNow, Statement
 from orderkeep.database.transaction import (
     Database,
-    ReadTransaction,
     Session,
     StoreUnavailableError,
 )
@@ -49,6 +50,9 @@ from orderkeep.messaging.route_pauses import RoutePauses
 from orderkeep.messaging.signal import is_set_within
 
 log = structlog.get_logger()
+
+# Any statement will do.
+_USE = Statement(select(DatabaseNow().label("now")))
 
 # Waiting less would find the database's clock unchanged.
 _WAIT_S_MIN = 0.001
@@ -285,15 +289,13 @@ class Dispatcher:
         since = self._look_back.begin_reading(
             at_s=at_s, partitions=self._partitions, paused_routes=paused_routes
         )
-        ready = await session.read(
-            lambda transaction: self._reading.ready(
-                transaction,
-                partitions=self._partitions,
-                paused_routes=paused_routes,
-                on_their_way=[row.id for row in on_their_way],
-                since=since,
-                limit=self._policy.batch_size,
-            )
+        ready = await self._reading.ready(
+            session,
+            partitions=self._partitions,
+            paused_routes=paused_routes,
+            on_their_way=[row.id for row in on_their_way],
+            since=since,
+            limit=self._policy.batch_size,
         )
         self._look_back.note(ready, on_their_way=on_their_way)
         reach("dispatcher.after_read")
@@ -319,7 +321,7 @@ class Dispatcher:
         while not going.publishing.done():
             await asyncio.wait([going.publishing], timeout=session.used_within_s)
             if not going.publishing.done():
-                await session.read(_use)
+                await session.fetch_all(_USE)
         if going.publishing.cancelled():
             message = "the session is lost"
             raise StoreUnavailableError(message)
@@ -328,7 +330,7 @@ class Dispatcher:
     async def _settle(
         self, rows: Sequence[PendingRow], outcomes: Sequence[PublishOutcome], *, session: Session
     ) -> DispatchRound:
-        """Write down in one transaction what became of each row; pause routes that are down."""
+        """Write down at once what became of each row; pause routes that are down."""
         settlement = self._settling.sorted(rows, outcomes)
         self._note_routes(
             up={row.message.route for row in settlement.sent} - settlement.down.keys(),
@@ -336,9 +338,7 @@ class Dispatcher:
         )
         reach("dispatcher.before_settle")
         if settlement.settled_count or settlement.down:
-            await session.transact(
-                lambda transaction: self._settling.write(transaction, settlement)
-            )
+            await self._settling.write(session, settlement)
         reach("dispatcher.after_settle")
         self._settling.log(settlement)
         return DispatchRound(
@@ -389,10 +389,6 @@ class _OnItsWay(Struct, frozen=True, kw_only=True):
         """Wait for it no longer: whoever holds its rows next sends them again."""
         self.publishing.cancel()
         await asyncio.gather(self.publishing, return_exceptions=True)
-
-
-async def _use(transaction: ReadTransaction) -> None:
-    await transaction.now()
 
 
 def _monotonic_s() -> float:

@@ -2,22 +2,34 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
+    Select,
     Table,
     Text,
     bindparam,
+    case,
     func,
     literal_column,
     or_,
     select,
+    true,
     update,
 )
 
-from orderkeep.database.statement import RowStatement, Statement, is_any_of, row_value, written_out
-from orderkeep.database.transaction import ReadTransaction, Row, Transaction
+from orderkeep.database.statement import (
+    DatabaseNow,
+    RowStatement,
+    Statement,
+    is_any_of,
+    row_value,
+    written_out,
+)
+from orderkeep.database.transaction import ReadTransaction, Row, Session, Transaction
 from orderkeep.instant import MICROSECONDS_PER_SECOND, Instant
 from orderkeep.messaging.column_text import clean_start
 from orderkeep.messaging.headers import decode_headers
@@ -81,46 +93,12 @@ class OutboxReading:
     def __init__(self, tables: ServiceTables) -> None:
         """Read and settle the rows of the tables' outbox."""
         table = tables.outbox
-        earlier = table.alias("earlier")
-        is_first_in_line = ~(
-            select(earlier.c.id)
-            .where(
-                earlier.c.aggregate_id == table.c.aggregate_id,
-                earlier.c.route == table.c.route,
-                earlier.c.ordered,
-                earlier.c.state.in_([_PENDING, _FAILED]),
-                earlier.c.sequence <= table.c.sequence,
-                # Among equals, which no careful service makes, the first that was appended.
-                or_(earlier.c.sequence < table.c.sequence, earlier.c.id < table.c.id),
-            )
-            .exists()
-        )
-        self._ready = Statement(
-            select(table)
-            .where(
-                table.c.state == _PENDING,
-                table.c.not_before >= bindparam("since"),
-                table.c.not_before <= bindparam("now"),
-                is_any_of(table.c.partition, "partitions"),
-                ~is_any_of(table.c.route, "paused_routes"),
-                ~is_any_of(table.c.id, "on_their_way"),
-                or_(~table.c.ordered, is_first_in_line),
-            )
-            .order_by(table.c.not_before, table.c.id)
-            .limit(bindparam("limit"))
-        )
-        self._next_due = Statement(
-            select(func.min(table.c.not_before).label("not_before")).where(
-                table.c.state == _PENDING,
-                table.c.not_before > bindparam("now"),
-                is_any_of(table.c.partition, "partitions"),
-            )
-        )
         is_still_pending = _is_still_pending(table)
+        self._ready = Statement(_ready(table))
         self._settle_sent = Statement(
             update(table)
             .where(is_any_of(table.c.id, "ids"), is_still_pending)
-            .values(state="sent", sent_at=bindparam("now"), last_error=None)
+            .values(state="sent", sent_at=DatabaseNow(), last_error=None)
         )
         self._postpone = Statement(
             update(table)
@@ -150,7 +128,7 @@ class OutboxReading:
 
     async def ready(
         self,
-        transaction: ReadTransaction,
+        reader: ReadTransaction | Session,
         *,
         partitions: Collection[int],
         paused_routes: Sequence[str],
@@ -161,7 +139,7 @@ class OutboxReading:
         """Return what may go now of the partitions, or else when something may.
 
         Args:
-            transaction: The reading.
+            reader: Reads it in one statement.
             partitions: Of which the rows may be.
             paused_routes: Of which no row may be.
             on_their_way: Ids of pending rows that are being published.
@@ -171,33 +149,30 @@ class OutboxReading:
         Of the ordered rows of one aggregate and route only the earliest may go, and none while an
         earlier one is parked.
         """
-        now = await transaction.now()
-        rows = await transaction.fetch_all(
+        rows = await reader.fetch_all(
             self._ready,
-            now=now,
             since=since,
             partitions=sorted(partitions),
             paused_routes=paused_routes,
             on_their_way=on_their_way,
             limit=limit,
         )
-        if rows:
-            return Ready(now=now, rows=[_pending_row(row) for row in rows], next_due_s=0.0)
-        following = await transaction.fetch_one(
-            self._next_due, now=now, partitions=sorted(partitions)
-        )
-        assert following is not None
-        next_due_s = None
-        if following["not_before"] is not None:
-            next_due_s = (following["not_before"] - now) / MICROSECONDS_PER_SECOND
-        return Ready(now=now, rows=[], next_due_s=next_due_s)
+        first = rows[0]
+        now = Instant(first["now"])
+        if first["id"] is None:
+            next_due_at = first["next_due_at"]
+            next_due_s = (
+                None if next_due_at is None else (next_due_at - now) / MICROSECONDS_PER_SECOND
+            )
+            return Ready(now=now, rows=[], next_due_s=next_due_s)
+        # No join promises the order of what it joins.
+        rows.sort(key=itemgetter("not_before", "id"))
+        return Ready(now=now, rows=[_pending_row(row) for row in rows], next_due_s=0.0)
 
-    async def settle_sent(
-        self, transaction: Transaction, ids: Sequence[int], *, now: Instant
-    ) -> None:
+    async def settle_sent(self, writer: Transaction | Session, ids: Sequence[int]) -> None:
         """Settle rows that the broker confirmed; what was discarded meanwhile stays so."""
         if ids:
-            await transaction.execute(self._settle_sent, ids=sorted(ids), now=now)
+            await writer.execute(self._settle_sent, ids=sorted(ids))
 
     async def postpone(self, transaction: Transaction, ids: Sequence[int]) -> None:
         """Let rows wait here until the moment at which they shall be delivered."""
@@ -226,6 +201,57 @@ class OutboxReading:
                 for row in sorted(refused, key=lambda row: row.id)
             ],
         )
+
+
+def _ready(table: Table) -> Select[Any]:
+    """Return what reads all that a round begins with, in one round trip and at one moment.
+
+    That is the clock, and what may go by it; or where that is nothing, one row without an id that
+    says when something may.
+    """
+    earlier = table.alias("earlier")
+    is_first_in_line = ~(
+        select(earlier.c.id)
+        .where(
+            earlier.c.aggregate_id == table.c.aggregate_id,
+            earlier.c.route == table.c.route,
+            earlier.c.ordered,
+            earlier.c.state.in_([_PENDING, _FAILED]),
+            earlier.c.sequence <= table.c.sequence,
+            # Among equals, which no careful service makes, the first that was appended.
+            or_(earlier.c.sequence < table.c.sequence, earlier.c.id < table.c.id),
+        )
+        .exists()
+    )
+    clock = select(DatabaseNow().label("now")).cte("clock")
+    now = select(clock.c.now).scalar_subquery()
+    ready = (
+        select(table)
+        .where(
+            table.c.state == _PENDING,
+            table.c.not_before >= bindparam("since"),
+            table.c.not_before <= now,
+            is_any_of(table.c.partition, "partitions"),
+            ~is_any_of(table.c.route, "paused_routes"),
+            ~is_any_of(table.c.id, "on_their_way"),
+            or_(~table.c.ordered, is_first_in_line),
+        )
+        .order_by(table.c.not_before, table.c.id)
+        .limit(bindparam("limit"))
+        .subquery("ready")
+    )
+    next_due = (
+        select(func.min(table.c.not_before))
+        .where(
+            table.c.state == _PENDING,
+            table.c.not_before > now,
+            is_any_of(table.c.partition, "partitions"),
+        )
+        .scalar_subquery()
+    )
+    return select(
+        clock.c.now, ready, case((ready.c.id.is_(None), next_due)).label("next_due_at")
+    ).select_from(clock.outerjoin(ready, true()))
 
 
 def _pending_row(row: Row) -> PendingRow:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from orderkeep.database.transaction import Transaction
+from orderkeep.database.transaction import Session, Transaction
 from orderkeep.instant import Instant, after
 from orderkeep.messaging.message import PublishOutcome, PublishResult
 from orderkeep.messaging.outbox_reading import OutboxReading, PendingRow, Refused
@@ -67,6 +67,11 @@ class Settlement:
         """How many rows something became of."""
         return len(self.sent) + len(self.postponed) + len(self.refused)
 
+    @property
+    def is_all_sent(self) -> bool:
+        """Whether nothing else became of any row."""
+        return not (self.postponed or self.refused or self.down)
+
 
 class OutboxSettling:
     """Settles the rows of one outbox."""
@@ -108,10 +113,17 @@ class OutboxSettling:
                     settlement.held_back.setdefault(row.message.route, []).append(row.id)
         return settlement
 
-    async def write(self, transaction: Transaction, settlement: Settlement) -> None:
-        """Write down what became of each row; what was discarded meanwhile stays so."""
+    async def write(self, session: Session, settlement: Settlement) -> None:
+        """Write down at once what became of each row; what was discarded meanwhile stays so."""
+        if settlement.is_all_sent:
+            # As a rule. One statement needs no transaction around it.
+            await self._reading.settle_sent(session, [row.id for row in settlement.sent])
+        else:
+            await session.transact(lambda transaction: self._write(transaction, settlement))
+
+    async def _write(self, transaction: Transaction, settlement: Settlement) -> None:
         now = await transaction.now()
-        await self._reading.settle_sent(transaction, [row.id for row in settlement.sent], now=now)
+        await self._reading.settle_sent(transaction, [row.id for row in settlement.sent])
         await self._reading.postpone(transaction, [row.id for row in settlement.postponed])
         await self._reading.settle_refused(
             transaction,

@@ -1,227 +1,47 @@
 """The engine on PostgreSQL: what is run again, what is refused, and what is never guessed."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from enum import StrEnum
-from typing import Any
 
 import pytest
-from sqlalchemy import BigInteger, Boolean, Integer, LargeBinary, Text, column, table, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import text
 
 from orderkeep.database import postgresql_connection
 from orderkeep.database.postgresql import PostgresDatabase
 from orderkeep.database.postgresql_connection import PostgresLimits
 from orderkeep.database.postgresql_transaction import PostgresTransaction
-from orderkeep.database.statement import RowStatement, Statement, row_value
+from orderkeep.database.statement import Statement
 from orderkeep.database.transaction import (
     CommitUnknownError,
     ConstraintViolatedError,
-    ReadTransaction,
-    Row,
     StoreOverloadedError,
     StoreTooOldError,
     StoreUnavailableError,
     Transaction,
-    Value,
 )
 from orderkeep.database.turns import giving_way
 from tests.condition import eventually
+from tests.integration.database.jars import (
+    PATIENCE_S,
+    PUT,
+    count_of,
+    engine,
+    names,
+    pid_of,
+    putting,
+)
 from tests.plain_sql import PostgresPlainSql, run_alone
 from tests.servers.fault_proxy import FaultProxy
 
-_CREATE = """
-CREATE TABLE jars (
-  id bigserial PRIMARY KEY, name text UNIQUE NOT NULL, weight bigint CHECK (weight > 0),
-  size integer, label bytea, is_open boolean
-)
-"""
-
-JARS = table(
-    "jars",
-    column("id", BigInteger()),
-    column("name", Text()),
-    column("weight", BigInteger()),
-    column("size", Integer()),
-    column("label", LargeBinary()),
-    column("is_open", Boolean()),
-)
-
-_PUT = Statement(text("INSERT INTO jars (name, weight) VALUES (:name, 1)"))
-_COUNT = Statement(text("SELECT count(*) AS n FROM jars WHERE name = :name"))
 _WEIGH = Statement(text("UPDATE jars SET weight = weight + 1 WHERE name = :name"))
-_PID = Statement(text("SELECT pg_backend_pid() AS pid"))
 _SLEEP = Statement(text("SELECT pg_sleep(30)"))
-_ADD = RowStatement(
-    insert(JARS).values(name=row_value("name", Text()), weight=row_value("weight", BigInteger()))
-)
-
-# Nothing here takes long, unless it hangs.
-PATIENCE_S = 20.0
-
 # Found before the server's own by whoever has the schema first in the path.
 _CLOCK_AN_HOUR_BEHIND = """
 CREATE SCHEMA behind;
 CREATE FUNCTION behind.clock_timestamp() RETURNS timestamptz LANGUAGE sql
 AS $$ SELECT pg_catalog.clock_timestamp() - interval '1 hour' $$
 """
-
-
-@pytest.fixture
-def url(postgresql_url: str):
-    """A database with a table of jars besides ours."""
-    run_alone(postgresql_url, _CREATE)
-    yield postgresql_url
-    run_alone(postgresql_url, "DROP TABLE jars")
-
-
-@pytest.fixture
-def sql(url: str) -> PostgresPlainSql:
-    return PostgresPlainSql(url)
-
-
-def engine(url: str, **options: Any) -> PostgresDatabase:
-    return PostgresDatabase(url, draw_jitter=lambda: 0.0, **options)
-
-
-@pytest.fixture
-async def jars(url: str) -> AsyncIterator[PostgresDatabase]:
-    """The engine on the database with the jars."""
-    database = engine(url)
-    yield database
-    await database.close()
-
-
-def putting(name: str) -> Callable[[Transaction], Awaitable[int]]:
-    async def work(transaction: Transaction) -> int:
-        return await transaction.execute(_PUT, name=name)
-
-    return work
-
-
-def names(sql: PostgresPlainSql) -> list[str]:
-    return [row["name"] for row in sql.rows("SELECT name FROM jars ORDER BY id")]
-
-
-async def count_of(transaction, name: str) -> int:
-    row = await transaction.fetch_one(_COUNT, name=name)
-    assert row is not None
-    return row["n"]
-
-
-async def pid_of(transaction: ReadTransaction) -> int:
-    row = await transaction.fetch_one(_PID)
-    assert row is not None
-    return row["pid"]
-
-
-@asynccontextmanager
-async def engine_in_transaction(
-    url: str, work: Callable[[Transaction], Awaitable[object]], *, is_undone: bool = False
-) -> AsyncIterator[Callable[[], Awaitable[object]]]:
-    """Have the work done by another engine, and committed or undone when the function is called."""
-
-    async def hold(transaction: Transaction) -> None:
-        await work(transaction)
-        held.set()
-        await may_end.wait()
-        if is_undone:
-            raise LookupError
-
-    async def end() -> None:
-        may_end.set()
-        with suppress(LookupError):
-            await holding
-
-    held, may_end = asyncio.Event(), asyncio.Event()
-    database = engine(url)
-    holding = asyncio.create_task(database.transact(hold))
-    try:
-        await held.wait()
-        yield end
-    finally:
-        await end()
-        await database.close()
-
-
-def waiting_for_a_lock(sql: PostgresPlainSql) -> int:
-    (row,) = sql.rows(
-        "SELECT count(*) AS n FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return row["n"]
-
-
-class Size(StrEnum):
-    SMALL = "small"
-
-
-_COLUMNS = ("name", "weight", "size", "label", "is_open")
-_FILL = RowStatement(
-    insert(JARS)
-    .values({name: row_value(name, JARS.c[name].type) for name in _COLUMNS})
-    .returning(JARS.c.id, JARS.c.name)
-)
-
-
-async def test_rows_are_inserted_in_the_order_given_with_every_type(
-    jars: PostgresDatabase, sql: PostgresPlainSql
-):
-    rows: list[dict[str, Value]] = [
-        {"name": "z", "weight": 2**62, "size": None, "label": b"\x00\xff", "is_open": True},
-        {"name": Size.SMALL, "weight": None, "size": 7, "label": None, "is_open": None},
-        {"name": "a;'\\ü", "weight": 1, "size": -1, "label": b"", "is_open": False},
-    ]
-
-    async def work(transaction: Transaction) -> list[Row]:
-        return await transaction.fetch_rows(_FILL, rows)
-
-    yielded = await jars.transact(work)
-
-    assert sorted(row["name"] for row in yielded) == ["a;'\\ü", "small", "z"]
-    assert names(sql) == ["z", "small", "a;'\\ü"]
-    kept = sql.rows("SELECT name, weight, size, label, is_open FROM jars ORDER BY id")
-    assert kept == [row | {"name": str(row["name"])} for row in rows]
-
-
-async def test_no_rows_are_no_statement(jars: PostgresDatabase, sql: PostgresPlainSql):
-    async def work(transaction: Transaction) -> list[Row]:
-        await transaction.execute_rows(_FILL, [])
-        return await transaction.fetch_rows(_FILL, [])
-
-    assert await jars.transact(work) == []
-    assert names(sql) == []
-
-
-async def test_constants_among_the_values_and_conflicts_are_kept(jars: PostgresDatabase):
-    put = insert(JARS).values(name=row_value("name", Text()), size=3, is_open=False)
-    statement = RowStatement(
-        put.on_conflict_do_update(
-            index_elements=["name"],
-            set_={"size": JARS.c.size + put.excluded.size},
-            where=JARS.c.size < 5,
-        ).returning(JARS.c.name, JARS.c.size)
-    )
-
-    async def work(transaction: Transaction) -> list[list[tuple[str, int]]]:
-        return [
-            sorted(
-                (row["name"], row["size"])
-                for row in await transaction.fetch_rows(
-                    statement, [{"name": "a"}, {"name": f"b{turn}"}]
-                )
-            )
-            for turn in range(3)
-        ]
-
-    assert await jars.transact(work) == [
-        [("a", 3), ("b0", 3)],
-        [("a", 6), ("b1", 3)],
-        [("b2", 3)],
-    ]
 
 
 async def test_two_that_stand_in_each_other_s_way_both_get_through(
@@ -262,7 +82,7 @@ async def test_who_looked_before_a_key_was_taken_looks_again(
             return "found"
         if looks <= 2:
             await both_have_looked.wait()
-        await transaction.execute(_PUT, name="a")
+        await transaction.execute(PUT, name="a")
         return "put"
 
     async with asyncio.timeout(PATIENCE_S):
@@ -288,158 +108,13 @@ async def test_a_broken_check_rolls_back_all_of_the_work(
     jars: PostgresDatabase, sql: PostgresPlainSql
 ):
     async def work(transaction: Transaction) -> None:
-        await transaction.execute(_PUT, name="a")
+        await transaction.execute(PUT, name="a")
         await transaction.execute(Statement(text("UPDATE jars SET weight = 0")))
 
     with pytest.raises(ConstraintViolatedError, match="jars_weight_check"):
         await jars.transact(work)
 
     assert names(sql) == []
-    assert await jars.transact(putting("b")) == 1
-
-
-async def test_the_work_goes_on_while_rows_are_on_their_way(
-    url: str, jars: PostgresDatabase, sql: PostgresPlainSql
-):
-    async def work(transaction: Transaction) -> int:
-        await transaction.execute_rows(_ADD, [{"name": "held", "weight": 2}])
-        # The server waits for the one who holds the name; the work, for the next statement only.
-        went_on.set()
-        return await count_of(transaction, "held")
-
-    went_on = asyncio.Event()
-    async with engine_in_transaction(url, putting("held")) as end:
-        writing = asyncio.create_task(jars.transact(work))
-        async with asyncio.timeout(PATIENCE_S):
-            await went_on.wait()
-        assert not writing.done()
-        await end()
-
-    with pytest.raises(ConstraintViolatedError, match="jars_name_key"):
-        await writing
-    assert names(sql) == ["held"]
-
-
-_NAMES = Statement(text("SELECT name FROM jars"))
-_FOLLOWING: dict[str, Callable[[Transaction], Awaitable[object]]] = {
-    "execute": lambda transaction: transaction.execute(_PUT, name="next"),
-    "execute_rows": lambda it: it.execute_rows(_ADD, [{"name": "next", "weight": 1}]),
-    "fetch_all": lambda transaction: transaction.fetch_all(_NAMES),
-    "fetch_one": lambda transaction: transaction.fetch_one(_NAMES),
-    "fetch_rows": lambda it: it.fetch_rows(
-        _FILL, [{"name": "next", "weight": 1, "size": None, "label": None, "is_open": None}]
-    ),
-    "now": lambda transaction: transaction.now(),
-}
-
-
-@pytest.mark.parametrize("following", _FOLLOWING)
-async def test_whatever_follows_waits_for_the_rows_that_are_on_their_way(
-    url: str, jars: PostgresDatabase, sql: PostgresPlainSql, following: str
-):
-    async def work(transaction: Transaction) -> None:
-        await transaction.execute_rows(_ADD, [{"name": "held", "weight": 2}])
-        went_on.set()
-        await _FOLLOWING[following](transaction)
-
-    went_on = asyncio.Event()
-    async with engine_in_transaction(url, putting("held"), is_undone=True) as end:
-        writing = asyncio.create_task(jars.transact(work))
-        async with asyncio.timeout(PATIENCE_S):
-            await went_on.wait()
-        await eventually(lambda: waiting_for_a_lock(sql) == 1)
-        assert not writing.done()
-        await end()
-
-    async with asyncio.timeout(PATIENCE_S):
-        await writing
-    assert names(sql)[0] == "held"
-
-
-async def test_rows_have_left_before_the_work_goes_on(
-    url: str, jars: PostgresDatabase, sql: PostgresPlainSql
-):
-    async def work(transaction: Transaction) -> None:
-        # The first time the statement is prepared, which takes some turns.
-        await transaction.execute_rows(_ADD, [{"name": "another", "weight": 2}])
-        await transaction.now()
-        await transaction.execute_rows(_ADD, [{"name": "held", "weight": 2}])
-        # The loop stands still from here on: what has not left by now would not leave.
-        give_up_at_s = time.monotonic() + PATIENCE_S
-        while not (seen := waiting_for_a_lock(sql)) and time.monotonic() < give_up_at_s:
-            pass
-        found.append(seen)
-
-    found: list[int] = []
-    async with engine_in_transaction(url, putting("held"), is_undone=True) as end:
-        writing = asyncio.create_task(jars.transact(work))
-        await eventually(lambda: bool(found))
-        await end()
-
-    await writing
-    assert found == [1]
-
-
-@pytest.mark.parametrize("goes_on", [True, False])
-async def test_rows_that_break_a_rule_fail_the_work_at_its_next_statement_or_at_its_end(
-    jars: PostgresDatabase, sql: PostgresPlainSql, *, goes_on: bool
-):
-    reached: list[str] = []
-
-    async def work(transaction: Transaction) -> None:
-        await transaction.execute_rows(_ADD, [{"name": "a", "weight": 1}])
-        await transaction.execute_rows(_ADD, [{"name": "b", "weight": 0}])
-        transaction.after_commit(lambda: reached.append("after the commit"))
-        if goes_on:
-            await transaction.execute_rows(_ADD, [{"name": "c", "weight": 1}])
-            reached.append("behind what failed")
-
-    with pytest.raises(ConstraintViolatedError, match="jars_weight_check"):
-        await jars.transact(work)
-
-    assert reached == []
-    assert names(sql) == []
-    assert await jars.transact(putting("d")) == 1
-
-
-async def test_a_work_that_raises_with_rows_on_their_way_leaves_its_connection_as_it_was(
-    url: str, sql: PostgresPlainSql
-):
-    async def work(transaction: Transaction) -> None:
-        pids.append(await pid_of(transaction))
-        await transaction.execute_rows(_ADD, [{"name": "a", "weight": weights.pop()}])
-        message = "no"
-        raise LookupError(message)
-
-    pids: list[int] = []
-    weights = [1, 0]
-    database = engine(url, pool_size=1)
-    try:
-        for _ in range(2):
-            with pytest.raises(LookupError):
-                await database.transact(work)
-        assert await database.read(pid_of) == pids[0] == pids[1]
-    finally:
-        await database.close()
-
-    assert names(sql) == []
-
-
-async def test_a_work_that_is_cut_off_with_rows_on_their_way_commits_nothing(
-    url: str, jars: PostgresDatabase, sql: PostgresPlainSql
-):
-    async def work(transaction: Transaction) -> None:
-        await transaction.execute_rows(_ADD, [{"name": "held", "weight": 1}])
-        message = "cut off"
-        raise asyncio.CancelledError(message)
-
-    async with engine_in_transaction(url, putting("held")) as end:
-        async with asyncio.timeout(PATIENCE_S):
-            with pytest.raises(asyncio.CancelledError):
-                await jars.transact(work)
-        await end()
-
-    assert names(sql) == ["held"]
     assert await jars.transact(putting("b")) == 1
 
 
@@ -452,7 +127,7 @@ async def test_a_connection_that_ends_before_the_commit_costs_nothing(
         pids.append(await pid_of(transaction))
         if len(pids) == 1:
             sql.rows("SELECT pg_terminate_backend(:pid)", pid=pids[0])
-        return await transaction.execute(_PUT, name="a")
+        return await transaction.execute(PUT, name="a")
 
     assert await jars.transact(work) == 1
 
@@ -482,7 +157,7 @@ async def test_an_answer_to_commit_that_is_lost_is_said_to_be_unknown(
     async def work(transaction: Transaction) -> None:
         nonlocal runs
         runs += 1
-        await transaction.execute(_PUT, name=f"a{runs}")
+        await transaction.execute(PUT, name=f"a{runs}")
 
     async with FaultProxy(url).listening() as proxy:
         database = engine(proxy.url)
@@ -519,9 +194,9 @@ async def test_a_work_that_goes_on_after_a_failed_statement_commits_nothing(
     jars: PostgresDatabase, sql: PostgresPlainSql
 ):
     async def work(transaction: Transaction) -> None:
-        await transaction.execute(_PUT, name="a")
+        await transaction.execute(PUT, name="a")
         try:
-            await transaction.execute(_PUT, name="a")
+            await transaction.execute(PUT, name="a")
         except Exception:  # noqa: BLE001 (planted: nobody may)
             return
 
@@ -538,7 +213,7 @@ async def test_callbacks_are_called_after_the_commit_and_never_on_a_rollback(
 
     async def work(transaction: Transaction) -> None:
         transaction.after_commit(lambda: seen.append(names(sql)))
-        await transaction.execute(_PUT, name="a")
+        await transaction.execute(PUT, name="a")
 
     await jars.transact(work)
     with pytest.raises(ConstraintViolatedError):
@@ -554,7 +229,7 @@ async def test_a_caller_that_is_cancelled_takes_neither_the_commit_nor_its_callb
 
     async def work(transaction: Transaction) -> None:
         transaction.after_commit(called.set)
-        await transaction.execute(_PUT, name="a")
+        await transaction.execute(PUT, name="a")
         is_at_work.set()
         await may_go_on.wait()
 
@@ -577,7 +252,7 @@ async def test_closing_waits_for_what_is_in_hand(url: str, sql: PostgresPlainSql
     async def work(transaction: Transaction) -> None:
         is_at_work.set()
         await transaction.execute(Statement(text("SELECT pg_sleep(0.05)")))
-        await transaction.execute(_PUT, name="a")
+        await transaction.execute(PUT, name="a")
 
     async with asyncio.timeout(PATIENCE_S):
         caller = asyncio.create_task(database.transact(work))
@@ -609,7 +284,7 @@ async def test_a_look_up_sees_one_moment_and_changes_nothing(jars: PostgresDatab
         return before, await count_of(transaction, "a")
 
     async def change(transaction) -> None:
-        await transaction.fetch_all(_PUT, name="b")
+        await transaction.fetch_all(PUT, name="b")
 
     assert await jars.read(look) == (0, 0)
     with pytest.raises(StoreUnavailableError, match="read-only"):
@@ -636,7 +311,7 @@ async def test_a_transaction_that_stands_still_loses_its_connection(
 
     async def work(transaction: Transaction) -> None:
         pids.append(await pid_of(transaction))
-        await transaction.execute(_PUT, name="a")
+        await transaction.execute(PUT, name="a")
         assert isinstance(transaction, PostgresTransaction)
         await eventually(transaction._connection.is_closed)
 
