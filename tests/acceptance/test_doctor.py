@@ -22,6 +22,9 @@ pytestmark = pytest.mark.slow
 
 Json = dict[str, Any]
 
+# A machine for tests may have a server that never vacuums.
+UPKEEP = "database.autovacuum"
+
 # What a command could leave behind at a broker.
 MADE = (("list_queues", "name"), ("list_exchanges",), ("list_bindings",), ("list_consumers",))
 
@@ -45,8 +48,12 @@ def examined(environment: Mapping[str, str]) -> tuple[int, list[Json]]:
 
 
 def verdicts(examinations: list[Json]) -> set[tuple[str, str]]:
-    """Return the names and verdicts of what is not all right."""
-    return {(each["name"], each["verdict"]) for each in examinations if each["verdict"] != "ok"}
+    """Return the names and verdicts of what is not all right, of ours and not of the machine's."""
+    return {
+        (each["name"], each["verdict"])
+        for each in examinations
+        if each["verdict"] != "ok" and each["name"] != UPKEEP
+    }
 
 
 def one(examinations: list[Json], name: str) -> Json:
@@ -124,6 +131,7 @@ def test_a_sound_set_up_is_well(servers: ProductionServers) -> None:
         "database.clock",
         "database.connections",
         "database.direct",
+        UPKEEP,
         "database.fsync",
         "database.full_page_writes",
         "database.reachable",
@@ -151,10 +159,11 @@ def test_a_person_is_told_what_to_do(servers: ProductionServers) -> None:
 
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    (index,) = (at for at, line in enumerate(lines) if line.startswith("warning"))
+    warnings = [at for at, line in enumerate(lines) if line.startswith("warning")]
+    (index,) = (at for at in warnings if UPKEEP not in lines[at])
     assert lines[index].startswith("warning  settings.sandbox: the sandbox payment channel is on")
     assert lines[index + 1].startswith("         to do: unset ORDERKEEP_SANDBOX")
-    assert lines[-1].endswith(" ok, 1 warning")
+    assert lines[-1].endswith(" ok, 1 warning" if len(warnings) == 1 else " ok, 2 warnings")
 
 
 def test_a_database_without_a_schema_is_wrong(servers: ProductionServers) -> None:
@@ -278,6 +287,7 @@ def careless_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Privat
                 "fsync": "off",
                 "full_page_writes": "off",
                 "synchronous_commit": "off",
+                "autovacuum": "off",
                 "max_connections": "20",
             },
         )
@@ -302,6 +312,7 @@ def test_a_server_that_does_not_wait_for_its_disk_is_wrong(
         ("database.connections", "warning"),
         ("database.schema", "wrong"),
     } <= verdicts(examinations)
+    assert one(examinations, UPKEEP)["verdict"] == "warning"
 
 
 def test_drift_at_the_broker_is_told(servers: ProductionServers) -> None:

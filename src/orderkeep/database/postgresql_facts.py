@@ -24,6 +24,7 @@ SELECT
   current_setting('fsync') AS fsync,
   current_setting('full_page_writes') AS full_page_writes,
   current_setting('synchronous_commit') AS synchronous_commit,
+  current_setting('autovacuum') AS autovacuum,
   current_setting('default_transaction_read_only') AS read_only_by_default,
   pg_is_in_recovery() AS is_replica,
   current_setting('max_connections')::int AS connections_max,
@@ -103,6 +104,7 @@ class PostgresqlFacts:
     fsync: str
     full_page_writes: str
     synchronous_commit: str
+    autovacuum: str
     read_only: str | None
     connections_max: int
     connections_used: int
@@ -126,6 +128,7 @@ async def read_postgresql_facts(transaction: ReadTransaction) -> PostgresqlFacts
         fsync=server["fsync"],
         full_page_writes=server["full_page_writes"],
         synchronous_commit=server["synchronous_commit"],
+        autovacuum=server["autovacuum"],
         read_only=_read_only(server),
         connections_max=_connections_max(server, role),
         connections_used=server["connections_used"],

@@ -22,6 +22,7 @@ POSTGRESQL = PostgresqlFacts(
     fsync="on",
     full_page_writes="on",
     synchronous_commit="on",
+    autovacuum="on",
     read_only=None,
     connections_max=97,
     connections_used=3,

@@ -44,6 +44,7 @@ def test_a_sound_server_has_nothing_to_mend() -> None:
         ({"fsync": "off"}, "database.fsync", "wrong"),
         ({"full_page_writes": "off"}, "database.full_page_writes", "wrong"),
         ({"synchronous_commit": "off"}, "database.synchronous_commit", "wrong"),
+        ({"autovacuum": "off"}, "database.autovacuum", "warning"),
         ({"is_encrypted": False}, "database.encryption", "warning"),
     ],
 )

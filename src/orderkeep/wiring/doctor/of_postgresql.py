@@ -62,6 +62,7 @@ def examine_server(facts: PostgresqlFacts, *, is_local: bool) -> Iterator[Examin
             remedy="name the primary in ORDERKEEP_DATABASE_URL, by an address that follows it",
         )
     yield from _durability(facts)
+    yield _upkeep(facts)
     if not facts.is_encrypted and not is_local:
         yield warning(
             "database.encryption",
@@ -199,3 +200,16 @@ def _durability(facts: PostgresqlFacts) -> Iterator[Examination]:
             )
         else:
             yield fine(name, f"{setting} is {value}")
+
+
+def _upkeep(facts: PostgresqlFacts) -> Examination:
+    name = "database.autovacuum"
+    if facts.autovacuum == "on":
+        return fine(name, "autovacuum is on")
+    return warning(
+        name,
+        "autovacuum is off: what was sent and settled is never cleared out of the tables, nor are"
+        " they counted, so all work takes longer from hour to hour",
+        remedy="ALTER SYSTEM SET autovacuum = on, SELECT pg_reload_conf(), and once"
+        " VACUUM (ANALYZE)",
+    )
