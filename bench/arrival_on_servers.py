@@ -28,6 +28,7 @@ from bench.figures import bar_line, keep, quantile, say, table
 from bench.http_load import Job, render
 from bench.running_shop import running_processes
 from bench.servers import own_database, own_vhost, postgresql_server, rabbitmq_server, versions
+from bench.sizes import arguments_of
 from bench.stage import order_bodies, settings_for, stocked_database, user_tokens
 from orderkeep.contracts import order_events
 from orderkeep.instant import MICROSECONDS_PER_SECOND, Instant
@@ -138,21 +139,21 @@ def _make_queue(broker_url: str) -> None:
         channel.queue_bind(_QUEUE, order_events.EXCHANGE, routing_key="order.created")
 
 
-async def _watch(broker_url: str, job: Job) -> tuple[Shoppers, Arrivals]:
+async def _watch(broker_url: str, job: Job, *, orders_per_s: float) -> tuple[Shoppers, Arrivals]:
     async with open_channel(broker_url, kind=AsyncioConnection) as channel:
         arrivals = Arrivals(channel, order_count=job["order_count"])
         arrivals.start()
         shoppers = Shoppers(job)
-        await shoppers.order(orders_per_s=ORDERS_PER_S)
+        await shoppers.order(orders_per_s=orders_per_s)
         await arrivals.await_all()
     return shoppers, arrivals
 
 
-def run() -> dict[str, Any]:
+def run(*, orders_per_s: float = ORDERS_PER_S, measured_s: float = MEASURED_S) -> dict[str, Any]:
     """Measure and return the results as JSON."""
     server = postgresql_server()
     measured_on = versions()
-    order_count = ORDERS_PER_S * (WARM_UP_S + MEASURED_S)
+    order_count = int(orders_per_s * (WARM_UP_S + measured_s))
     with (
         tempfile.TemporaryDirectory(prefix="orderkeep-bench-") as directory,
         own_database(server) as name,
@@ -167,7 +168,7 @@ def run() -> dict[str, Any]:
         uvloop.run(_prepare(folder, environment))
         with running_processes(folder, environment=environment) as processes:
             _make_queue(broker_url)
-            say(f"  {ORDERS_PER_S} orders/s for {WARM_UP_S + MEASURED_S} s")
+            say(f"  {orders_per_s:g} orders/s for {WARM_UP_S + measured_s:g} s")
             shoppers, arrivals = uvloop.run(
                 _watch(
                     broker_url,
@@ -181,6 +182,7 @@ def run() -> dict[str, Any]:
                         "bodies": order_bodies(is_hot=False),
                         "stop_after_s": None,
                     },
+                    orders_per_s=orders_per_s,
                 )
             )
             processes.check()
@@ -198,7 +200,7 @@ def run() -> dict[str, Any]:
     longest = waits["from the beginning of the transaction"]
     return {
         "servers": measured_on,
-        "orders_per_s": ORDERS_PER_S,
+        "orders_per_s": orders_per_s,
         "orders": len(counted),
         "sent_late": shoppers.late_count,
         "waits_ms": {
@@ -236,8 +238,8 @@ def show(results: dict[str, Any]) -> str:
     return "\n".join(
         [
             table(
-                f"From commit to arrival at a consumer, at {results['orders_per_s']} orders/s over"
-                f" HTTP ({results['orders']:,} orders, {results['sent_late']} sent late)",
+                f"From commit to arrival at a consumer, at {results['orders_per_s']:g} orders/s"
+                f" over HTTP ({results['orders']:,} orders, {results['sent_late']} sent late)",
                 ["counted", "p50 ms", "p99 ms", "max ms"],
                 [
                     [since, *(f"{waits[name]:,.1f}" for name in ("p50", "p99", "max"))]
@@ -254,6 +256,6 @@ def show(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    _results = run()
+    _results = run(**arguments_of(__doc__, orders_per_s=ORDERS_PER_S, measured_s=MEASURED_S))
     keep(NAME, _results)
     print(show(_results))
