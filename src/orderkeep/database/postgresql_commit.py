@@ -142,7 +142,7 @@ async def commit_alone(
     Raises:
         AskedAgainError: nothing was committed; the database asks for the same again.
         ConnectionEndedError: nothing was sent.
-        CommitUnknownError: the answer did not come.
+        CommitUnknownError: the answer did not come, or ended the connection.
         StoreUnavailableError: nothing was committed.
         ConstraintViolatedError: nothing was committed.
     """
@@ -175,8 +175,8 @@ async def read_alone(
     try:
         return await _alone(connection, answer_s=answer_s).fetch_all(statement, **parameters)
     except BaseException as error:  # noqa: BLE001 (raised by its right name)
-        if isinstance(error, (asyncio.CancelledError, OSError)):
-            # What is under way ends with it.
+        if not is_refused(error, is_closed=connection.is_closed()):
+            # Whatever is under way, or out of step, ends with it.
             connection.terminate()
         _raise(error, connection)
 

@@ -109,7 +109,7 @@ class Session(Protocol):
         """
 
     async def fetch_all(self, statement: Statement, **parameters: Parameter) -> list[Row]:
-        """Return every row that the statement yields, on a snapshot of its own.
+        """Return every row that the statement, which only reads, yields on a snapshot of its own.
 
         Raises:
             StoreUnavailableError: the connection is lost, and with it every lock; or the statement
@@ -186,7 +186,7 @@ class StoreTooOldError(StoreUnavailableError):
 
 
 class CommitUnknownError(StoreUnavailableError):
-    """The answer to COMMIT did not come: all of the work is committed, or nothing is.
+    """The answer did not come, to COMMIT or to a statement alone: all is committed, or nothing.
 
     Whoever runs the same work again meets its own unique keys, and these tell which.
     """

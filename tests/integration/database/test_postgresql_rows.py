@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 
@@ -61,6 +61,11 @@ def many(prefix: str) -> list[dict[str, str | int]]:
     return [{"name": f"{prefix}-{number}", "weight": 1} for number in range(33)]
 
 
+def batched(rows: Sequence[Row], size: int) -> list[Sequence[Row]]:
+    """Return the rows in parts of a size."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
 class Size(StrEnum):
     SMALL = "small"
 
@@ -73,8 +78,9 @@ _FILL = RowStatement(
 )
 
 
+@pytest.mark.parametrize("size", [1, 3])
 async def test_rows_are_inserted_in_the_order_given_with_every_type(
-    jars: PostgresDatabase, sql: PostgresPlainSql
+    jars: PostgresDatabase, sql: PostgresPlainSql, size: int
 ):
     rows: list[dict[str, Value]] = [
         {"name": "z", "weight": 2**62, "size": None, "label": b"\x00\xff", "is_open": True},
@@ -83,7 +89,9 @@ async def test_rows_are_inserted_in_the_order_given_with_every_type(
     ]
 
     async def work(transaction: Transaction) -> list[Row]:
-        return await transaction.fetch_rows(_FILL, rows)
+        return [
+            row for part in batched(rows, size) for row in await transaction.fetch_rows(_FILL, part)
+        ]
 
     yielded = await jars.transact(work)
 
@@ -102,7 +110,8 @@ async def test_no_rows_are_no_statement(jars: PostgresDatabase, sql: PostgresPla
     assert names(sql) == []
 
 
-async def test_constants_among_the_values_and_conflicts_are_kept(jars: PostgresDatabase):
+@pytest.mark.parametrize("size", [1, 2])
+async def test_constants_among_the_values_and_conflicts_are_kept(jars: PostgresDatabase, size: int):
     put = insert(JARS).values(name=row_value("name", Text()), size=3, is_open=False)
     statement = RowStatement(
         put.on_conflict_do_update(
@@ -115,10 +124,11 @@ async def test_constants_among_the_values_and_conflicts_are_kept(jars: PostgresD
     async def work(transaction: Transaction) -> list[list[tuple[str, int]]]:
         return [
             sorted(
-                (row["name"], row["size"])
-                for row in await transaction.fetch_rows(
-                    statement, [{"name": "a"}, {"name": f"b{turn}"}]
-                )
+                [
+                    (row["name"], row["size"])
+                    for part in batched([{"name": "a"}, {"name": f"b{turn}"}], size)
+                    for row in await transaction.fetch_rows(statement, part)
+                ]
             )
             for turn in range(3)
         ]
@@ -261,6 +271,22 @@ async def test_inserts_of_few_rows_leave_as_one_statement_that_does_what_each_do
     boxes = shelves.rows("SELECT box, shelf FROM boxes ORDER BY number")
     assert boxes == [{"box": "b1", "shelf": "s1"}, {"box": "b2", "shelf": "s1"}]
     # A statement's number in its transaction is written into each of its rows.
+    assert len(shelves.rows("SELECT cmin FROM shelves UNION SELECT cmin FROM boxes")) == 1
+
+
+async def test_inserts_of_many_rows_take_along_what_was_kept(
+    shelves: PostgresPlainSql, jars: PostgresDatabase
+):
+    async def work(transaction: Transaction) -> None:
+        await transaction.execute_rows(_ADD_SHELF, [{"shelf": "s1"}])
+        await transaction.execute_rows(
+            _ADD_BOX, [{"box": f"b{number}", "shelf": "s1"} for number in range(33)]
+        )
+
+    await jars.transact(work)
+
+    boxes = shelves.rows("SELECT box FROM boxes ORDER BY number")
+    assert [row["box"] for row in boxes] == [f"b{number}" for number in range(33)]
     assert len(shelves.rows("SELECT cmin FROM shelves UNION SELECT cmin FROM boxes")) == 1
 
 

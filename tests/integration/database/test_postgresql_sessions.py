@@ -22,14 +22,24 @@ from orderkeep.database.transaction import (
     TransactionPoolerError,
 )
 from tests.condition import eventually
+from tests.integration.database.jars import waiting_for_a_lock
 from tests.integration.database.pooler import running_pooler
 from tests.plain_sql import PostgresPlainSql, run_alone
 from tests.servers.fault_proxy import FaultProxy
 
 _WRITE = Statement(text("INSERT INTO seen (n) VALUES (:n)"))
-_RAISE_ALL = Statement(text("UPDATE seen SET n = n + 100"))
+_ISOLATION = Statement(text("SELECT current_setting('transaction_isolation') AS isolation"))
 _LOCK = Statement(text("LOCK TABLE seen"))
 _PID = Statement(text("SELECT pg_backend_pid() AS pid"))
+_PASS_THIRD = """
+CREATE FUNCTION pass_third() RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+  IF nextval('tries') < 3 THEN
+    RAISE EXCEPTION USING ERRCODE = 'serialization_failure', MESSAGE = 'once more';
+  END IF;
+  RETURN true;
+END $$
+"""
 
 PARTS = frozenset(range(16))
 
@@ -315,48 +325,80 @@ async def test_a_statement_of_a_session_that_takes_too_long_is_ended(url: str):
         assert await ask(session) == [PARTS]
 
 
+@pytest.fixture
+def refusing(url: str):
+    """A function that lets the third transaction through: a sequence is not rolled back."""
+    run_alone(url, "CREATE SEQUENCE tries")
+    run_alone(url, _PASS_THIRD)
+    yield
+    run_alone(url, "DROP FUNCTION pass_third()")
+    run_alone(url, "DROP SEQUENCE tries")
+
+
+@pytest.mark.usefixtures("refusing")
 async def test_a_statement_of_a_session_is_run_again_where_the_database_asks_for_it(
     database: PostgresDatabase, sql: PostgresPlainSql
 ):
-    sql.rows("INSERT INTO seen (n) VALUES (1), (2)")
-    session, other = await opened(database, 2)
-    holds_one, may_go_on = asyncio.Event(), asyncio.Event()
-    raise_one = Statement(text("UPDATE seen SET n = n + 10 WHERE n = :n"))
+    (session,) = await opened(database, 1)
 
-    async def first_two_then_one(transaction) -> None:
-        await transaction.execute(raise_one, n=2)
-        holds_one.set()
-        await may_go_on.wait()
-        await transaction.execute(raise_one, n=1)
-
-    writing = asyncio.create_task(other.transact(first_two_then_one))
-    await holds_one.wait()
-    # It has the first row, and waits for the second; then each waits for the other.
-    raising = asyncio.create_task(session.execute(_RAISE_ALL))
-    await eventually(
-        lambda: bool(sql.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+    changed_count = await session.execute(
+        Statement(text("INSERT INTO seen (n) SELECT 1 WHERE pass_third()"))
     )
-    may_go_on.set()
 
-    async with asyncio.timeout(20):
-        await asyncio.gather(writing, raising)
-    assert sorted(row["n"] for row in sql.rows("SELECT n FROM seen")) == [111, 112]
+    assert changed_count == 1
+    assert sql.rows("SELECT n FROM seen") == [{"n": 1}]
+    assert sql.rows("SELECT last_value AS tries FROM tries") == [{"tries": 3}]
 
 
-async def test_a_session_writes_whatever_the_server_s_transactions_are_by_default(
+async def test_a_server_that_ends_a_statement_with_its_connection_leaves_it_unknown(
     url: str, sql: PostgresPlainSql
 ):
+    async with engine(url) as database:
+        session, other = await opened(database, 2)
+        is_locked, may_end = asyncio.Event(), asyncio.Event()
+
+        async def lock(transaction) -> None:
+            await transaction.execute(_LOCK)
+            is_locked.set()
+            await may_end.wait()
+
+        locking = asyncio.create_task(other.transact(lock))
+        await is_locked.wait()
+        writing = asyncio.create_task(session.execute(_WRITE, n=1))
+        await eventually(lambda: waiting_for_a_lock(sql) == 1)
+        sql.rows("SELECT pg_terminate_backend(:pid)", pid=session.pid)
+
+        with pytest.raises(CommitUnknownError):
+            await writing
+
+        assert session.is_closed
+        may_end.set()
+        await locking
+    assert sql.rows("SELECT n FROM seen") == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("default_transaction_read_only", "on"),
+        ("default_transaction_isolation", "serializable"),
+    ],
+)
+async def test_a_session_does_as_ever_whatever_transactions_are_by_default(
+    url: str, sql: PostgresPlainSql, setting: str, value: str
+):
     name = sql.rows("SELECT current_database() AS name")[0]["name"]
-    run_alone(url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    run_alone(url, f'ALTER DATABASE "{name}" SET {setting} = {value}')
     try:
         async with engine(url) as database:
             (session,) = await opened(database, 1)
             assert await session.execute(_WRITE, n=1) == 1
+            (row,) = await session.fetch_all(_ISOLATION)
+            assert row["isolation"] == "read committed"
     finally:
         run_alone(
             url,
-            "SET default_transaction_read_only = off;"
-            f' ALTER DATABASE "{name}" RESET default_transaction_read_only',
+            f'SET default_transaction_read_only = off; ALTER DATABASE "{name}" RESET {setting}',
         )
 
 

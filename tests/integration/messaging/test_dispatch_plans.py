@@ -1,9 +1,11 @@
 """How PostgreSQL goes about the dispatcher's statements while a crowd waits."""
 
+import pytest
 from sqlalchemy.dialects.postgresql import asyncpg as postgresql_asyncpg
 
+from orderkeep.database import postgresql_session
 from orderkeep.messaging.outbox_reading import OutboxReading
-from tests.integration.messaging.shop_kernel import Shop
+from tests.integration.messaging.shop_kernel import Shop, parcel
 
 _CROWD = """
 INSERT INTO shop_outbox (
@@ -60,3 +62,22 @@ async def test_of_a_sudden_crowd_on_postgresql_the_first_are_read_and_settled_al
     assert len([step for step in reading_plan if "ix_shop_outbox_pending" in step]) == 2
     assert [step for step in reading_plan if "Sort" in step or "Bitmap" in step] == []
     assert any("pk_shop_outbox" in step for step in settling_plan)
+
+
+async def test_what_is_confirmed_is_read_and_settled_outside_of_any_transaction(
+    postgresql_shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    await postgresql_shop.append(parcel(1))
+
+    async def refuse(*_args: object, **_options: object) -> None:
+        message = "a transaction takes four round trips"
+        raise AssertionError(message)
+
+    monkeypatch.setattr(postgresql_session, "commit_work", refuse)
+    dispatched = await postgresql_shop.dispatch_once()
+
+    assert dispatched.sent_count == 1
+    rows = await postgresql_shop.rows(
+        "SELECT state, sent_at >= created_at AS is_later FROM shop_outbox"
+    )
+    assert [dict(row) for row in rows] == [{"state": "sent", "is_later": True}]
