@@ -73,6 +73,7 @@ _LOOK_AGAIN_S = 0.5
 
 # After the last deadline; the sweep closes what no message closed after one.
 _CLOSE_LIMIT_S = 180.0
+_CLOSED_PER_S_MIN = 200
 
 _MICROSECONDS_PER_MILLISECOND = 1000
 
@@ -193,7 +194,8 @@ class Closing:
     def await_closings(self, count: int, *, running: RunningProcesses, held: int) -> Closings:
         """Wait until so many orders are closed, or the time is up, and tell what became of all."""
         last_due_at = self._count("SELECT max(expires_at) FROM orders")
-        limit_s = (last_due_at - chance.now()) / MICROSECONDS_PER_SECOND + _CLOSE_LIMIT_S
+        limit_s = (last_due_at - chance.now()) / MICROSECONDS_PER_SECOND
+        limit_s += _CLOSE_LIMIT_S + count / _CLOSED_PER_S_MIN
         ends_at_s = time.monotonic() + limit_s
         while (
             closed_count := self._count("SELECT count(*) FROM orders WHERE status = 'closed'")
