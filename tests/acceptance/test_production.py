@@ -221,6 +221,9 @@ def test_the_page_can_be_followed_as_printed(tmp_path: Path) -> None:
     assert len(blocks) == len(walked.outputs) >= 6
     printed = "\n".join(walked.outputs.values())
     assert "The database has been brought to the current schema." in printed
-    assert re.search(r"^\d+ ok$", printed, re.MULTILINE), printed
+    warnings = [line for line in printed.splitlines() if line.startswith("warning")]
+    # A machine for tests may have a server that never vacuums.
+    assert [line for line in warnings if "autovacuum" not in line] == []
+    assert re.search(r"^\d+ ok(, 1 warning)?$", printed, re.MULTILINE), printed
     assert printed.count('{"status":"ok","checks":') == 2, printed
     assert '"items":[{"sku_id":' in printed
