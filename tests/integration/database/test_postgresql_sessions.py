@@ -350,30 +350,39 @@ async def test_a_statement_of_a_session_is_run_again_where_the_database_asks_for
     assert sql.rows("SELECT last_value AS tries FROM tries") == [{"tries": 3}]
 
 
+@asynccontextmanager
+async def table_locked_by(session: PostgresSession) -> AsyncIterator[None]:
+    """Let the session keep others out of the table until the context ends."""
+    is_locked, may_end = asyncio.Event(), asyncio.Event()
+
+    async def lock(transaction) -> None:
+        await transaction.execute(_LOCK)
+        is_locked.set()
+        await may_end.wait()
+
+    locking = asyncio.create_task(session.transact(lock))
+    await is_locked.wait()
+    try:
+        yield
+    finally:
+        may_end.set()
+        await locking
+
+
 async def test_a_server_that_ends_a_statement_with_its_connection_leaves_it_unknown(
     url: str, sql: PostgresPlainSql
 ):
     async with engine(url) as database:
         session, other = await opened(database, 2)
-        is_locked, may_end = asyncio.Event(), asyncio.Event()
+        async with table_locked_by(other):
+            writing = asyncio.create_task(session.execute(_WRITE, n=1))
+            await eventually(lambda: waiting_for_a_lock(sql) == 1)
+            sql.rows("SELECT pg_terminate_backend(:pid)", pid=session.pid)
 
-        async def lock(transaction) -> None:
-            await transaction.execute(_LOCK)
-            is_locked.set()
-            await may_end.wait()
-
-        locking = asyncio.create_task(other.transact(lock))
-        await is_locked.wait()
-        writing = asyncio.create_task(session.execute(_WRITE, n=1))
-        await eventually(lambda: waiting_for_a_lock(sql) == 1)
-        sql.rows("SELECT pg_terminate_backend(:pid)", pid=session.pid)
-
-        with pytest.raises(CommitUnknownError):
-            await writing
+            with pytest.raises(CommitUnknownError):
+                await writing
 
         assert session.is_closed
-        may_end.set()
-        await locking
     assert sql.rows("SELECT n FROM seen") == []
 
 
@@ -407,21 +416,9 @@ async def test_a_statement_that_waits_too_long_for_a_lock_leaves_the_session_as_
 ):
     async with engine(url, limits=PostgresLimits(lock_s=0.05)) as database:
         session, other = await opened(database, 2)
-        is_locked, may_end = asyncio.Event(), asyncio.Event()
-
-        async def lock(transaction) -> None:
-            await transaction.execute(_LOCK)
-            is_locked.set()
-            await may_end.wait()
-
-        locking = asyncio.create_task(other.transact(lock))
-        await is_locked.wait()
-
-        with pytest.raises(StoreBusyError):
-            await session.execute(_WRITE, n=1)
-
-        may_end.set()
-        await locking
+        async with table_locked_by(other):
+            with pytest.raises(StoreBusyError):
+                await session.execute(_WRITE, n=1)
         assert await session.execute(_WRITE, n=2) == 1
     assert sql.rows("SELECT n FROM seen") == [{"n": 2}]
 
