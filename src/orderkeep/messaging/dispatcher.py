@@ -51,7 +51,7 @@ from orderkeep.messaging.signal import is_set_within
 
 log = structlog.get_logger()
 
-# Any statement will do.
+# Sent so that the server sees the session used; any statement will do.
 _USE = Statement(select(DatabaseNow().label("now")))
 
 # Waiting less would find the database's clock unchanged.
